@@ -1,0 +1,54 @@
+"""A Spark Connect session with the installation's server.
+
+In: an installation. Out: a SparkSession, one per process. The server holds Delta, S3 and lakeFS settings; a client only
+needs its address and token.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING
+
+from fleet_assets.errors import FleetError
+from fleet_assets.services.home import Home
+
+if TYPE_CHECKING:
+    from pyspark.sql.connect.session import SparkSession
+
+_sessions: dict[str, SparkSession] = {}
+
+
+def spark_session(home: Home) -> SparkSession:
+    """The process's session; a new one when the server was restarted. Raises FleetError when it does not answer."""
+    session = _sessions.get(home.spark_url)
+    if session is not None and _answers(session):
+        return session
+    # Read by the client; in the environment so that no address or process list carries it.
+    os.environ["SPARK_CONNECT_AUTHENTICATE_TOKEN"] = home.spark_token
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pyspark's own imports warn about pandas and grpc versions
+        from pyspark.errors import PySparkException
+        from pyspark.sql.connect.session import SparkSession
+
+        try:
+            session = SparkSession.builder.remote(home.spark_url).create()
+            session.sql("SELECT 1").collect()
+        except (PySparkException, OSError) as error:
+            raise FleetError(
+                f"Spark Connect at {home.spark_url} does not answer",
+                where=str(error).splitlines()[0],
+                remedy="`fleet status` shows the servers, `fleet up` starts them.",
+            ) from error
+    _sessions[home.spark_url] = session
+    return session
+
+
+def _answers(session: SparkSession) -> bool:
+    from pyspark.errors import PySparkException
+
+    try:
+        session.sql("SELECT 1").collect()
+    except (PySparkException, OSError):
+        return False
+    return True

@@ -1,0 +1,157 @@
+"""An installation: one folder with its ports, secrets, state and logs.
+
+In: FLEET_HOME (default ./.fleet). Out: paths, addresses and credentials of this installation's servers. Created on first
+use; two installations on one machine get different ports.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fleet_assets.errors import FleetError
+
+_PORTS = ("lakefs", "spark", "webserver")
+
+
+@dataclass(frozen=True)
+class Home:
+    """root: absolute folder. Ports are on loopback. The two keys and the token are this installation's own."""
+
+    root: Path
+    lakefs_port: int
+    spark_port: int
+    webserver_port: int
+    access_key_id: str
+    secret_access_key: str
+    spark_token: str
+    lakefs_encryption_key: str
+    lakefs_signing_key: str
+
+    @classmethod
+    def open(cls, root: Path | None = None) -> Home:
+        """The installation at root, else at FLEET_HOME, else at ./.fleet."""
+        folder = Path(root or os.environ.get("FLEET_HOME") or ".fleet").expanduser().absolute()
+        return _load(folder)
+
+    # A cluster's servers are elsewhere; the environment names them, and their keys (see secrets.json for the names).
+    @property
+    def lakefs_url(self) -> str:
+        return os.environ.get("FLEET_LAKEFS_URL") or f"http://127.0.0.1:{self.lakefs_port}"
+
+    @property
+    def spark_url(self) -> str:
+        # The literal host localhost: the Connect client allows a token without TLS for no other.
+        return os.environ.get("FLEET_SPARK_URL") or f"sc://localhost:{self.spark_port}"
+
+    @property
+    def webserver_url(self) -> str:
+        return f"http://127.0.0.1:{self.webserver_port}"
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.root / "dagster"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def landing(self) -> Path:
+        return Path(os.environ.get("FLEET_LANDING") or self.root / "landing")
+
+    @property
+    def scratch(self) -> Path:
+        return self.root / "scratch"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def run(self) -> Path:
+        """Lock, pid and generated configuration of the running servers."""
+        return self.root / "run"
+
+
+@lru_cache(maxsize=8)
+def _load(root: Path) -> Home:
+    _make(root)
+    with open(root / "home.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two first uses at once must agree on ports and secrets
+        ports = _read_or_make(root / "home.json", lambda: dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True)))
+        keys = _read_or_make(root / "secrets.json", _new_secrets)
+    try:
+        home = Home(
+            root=root,
+            lakefs_port=int(ports["lakefs"]),
+            spark_port=int(ports["spark"]),
+            webserver_port=int(ports["webserver"]),
+            access_key_id=os.environ.get("FLEET_LAKEFS_ACCESS_KEY_ID") or keys["access_key_id"],
+            secret_access_key=os.environ.get("FLEET_LAKEFS_SECRET_ACCESS_KEY") or keys["secret_access_key"],
+            spark_token=os.environ.get("FLEET_SPARK_TOKEN") or keys["spark_token"],
+            lakefs_encryption_key=keys["lakefs_encryption_key"],
+            lakefs_signing_key=keys["lakefs_signing_key"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise FleetError(
+            f"{root}/home.json or secrets.json lacks {error}",
+            remedy="Restore it from a backup, or point FLEET_HOME at a new folder.",
+        ) from error
+    for folder in (home.dagster_home, home.logs, home.landing, home.scratch, home.data, home.run):
+        _make(folder)
+    return home
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise FleetError(
+            f"Cannot create {folder}: {error.strerror}", remedy="Set FLEET_HOME to a folder that you may write."
+        ) from error
+
+
+def _read_or_make(path: Path, make: Any) -> dict[str, Any]:
+    if not path.exists():
+        descriptor = os.open(path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(make(), file, indent=2)
+        path.with_suffix(".new").rename(path)
+    try:
+        return dict(json.loads(path.read_text()))
+    except ValueError as error:
+        raise FleetError(
+            f"{path} is not JSON", where=str(error), remedy="Restore it, or point FLEET_HOME at a new folder."
+        ) from error
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on now."""
+    held = []
+    for _ in range(count):
+        probe = socket.socket()
+        probe.bind(("127.0.0.1", 0))
+        held.append(probe)
+    ports = [int(probe.getsockname()[1]) for probe in held]
+    for probe in held:
+        probe.close()
+    return ports
+
+
+def _new_secrets() -> dict[str, str]:
+    return {
+        # lakeFS takes any string; S3 signing wants 3 to 20 characters.
+        "access_key_id": "AKIA" + secrets.token_hex(8).upper(),
+        "secret_access_key": secrets.token_urlsafe(30),
+        "spark_token": secrets.token_urlsafe(30),
+        "lakefs_encryption_key": secrets.token_urlsafe(30),
+        "lakefs_signing_key": secrets.token_urlsafe(30),
+    }
