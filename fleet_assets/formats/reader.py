@@ -1,0 +1,192 @@
+"""The one protocol behind which every recording format is read.
+
+In: the files of a recording. Out: batches of records per topic, and an account of what could not be read. Readers are found
+by entry point (group `fleet_assets.formats`), so that others can add theirs, and chosen by content, not by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import pyarrow as pa
+
+from fleet_assets.errors import FleetError
+
+BATCH_ROWS = 65_536
+PAYLOAD_KINDS = ("camera", "lidar", "radar")
+
+_STAMPS = [("sequence", pa.int64()), ("t_device_ns", pa.int64()), ("t_host_ns", pa.int64())]
+_WHERE = ["chunk_offset", "chunk_length", "chunk_size"]
+# Columns of a batch by kind: those of its table in the lake, less what ingest adds (drive, day, stream, object).
+SCHEMAS: Mapping[str, pa.Schema] = {
+    "imu": pa.schema(
+        _STAMPS
+        + [
+            (f"{what}_{axis}_{unit}", pa.float64())
+            for what, unit in (("accel", "mps2"), ("gyro", "radps"))
+            for axis in "xyz"
+        ]
+        + [(f"orientation_{axis}", pa.float64()) for axis in "xyzw"]
+    ),
+    "gnss": pa.schema(
+        [
+            *_STAMPS,
+            ("t_gnss_ns", pa.int64()),
+            ("latitude_deg", pa.float64()),
+            ("longitude_deg", pa.float64()),
+            ("altitude_m", pa.float64()),
+            ("speed_mps", pa.float64()),
+            ("heading_deg", pa.float64()),
+            ("accuracy_m", pa.float64()),
+            ("satellites", pa.int64()),
+            ("valid", pa.bool_()),
+        ]
+    ),
+    "bus": pa.schema(
+        [*_STAMPS, ("message", pa.string()), ("signal", pa.string()), ("value", pa.float64()), ("unit", pa.string())]
+    ),
+    **dict.fromkeys(
+        PAYLOAD_KINDS,
+        pa.schema(
+            [
+                *_STAMPS,
+                *((name, pa.int64()) for name in _WHERE),
+                ("codec", pa.string()),
+                ("message_offset", pa.int64()),
+                ("message_length", pa.int64()),
+                ("schema_name", pa.string()),
+            ]
+        ),
+    ),
+}
+
+
+class UnknownFormat(FleetError):
+    """No reader knows this content."""
+
+
+class Unreadable(FleetError):
+    """A reader knows the format, and the content is broken beyond use."""
+
+
+@dataclass(frozen=True)
+class RecordingFiles:
+    """names: relative to root, POSIX."""
+
+    root: Path
+    names: tuple[str, ...]
+
+    def paths(self, suffix: str = "") -> list[Path]:
+        """Files whose name ends so (case does not matter), in order of name."""
+        return [self.root / name for name in sorted(self.names) if name.lower().endswith(suffix)]
+
+
+@dataclass(frozen=True)
+class RecordingInfo:
+    """What a recording says about itself; None where it says nothing. t_start_ns: UTC."""
+
+    vehicle: str | None = None
+    t_start_ns: int | None = None
+    context: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Channel:
+    topic: str
+    kind: str
+    schema_name: str
+    message_count: int | None = None
+
+
+@dataclass
+class Refusal:
+    """Records that could not be read. topic None: it is not known which. position: where the first one is."""
+
+    topic: str | None
+    reason: str
+    position: str
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """At most BATCH_ROWS records of one topic, in the order of the recording; columns as in SCHEMAS[kind]."""
+
+    topic: str
+    kind: str
+    table: pa.Table
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A message to be rewritten: data is ROS 2 CDR of type schema_name."""
+
+    topic: str
+    t_device_ns: int | None
+    t_host_ns: int | None
+    schema_name: str
+    data: bytes
+
+
+class Reader(Protocol):
+    """One format. refusals grows while reading; read = delivered + refused.
+
+    payload_in_place: camera, LiDAR and radar batches say where the bytes lie in the (only) file; otherwise `payloads`
+    gives the bytes, to be rewritten as MCAP once.
+    """
+
+    format: ClassVar[str]
+    payload_in_place: ClassVar[bool]
+    refusals: list[Refusal]
+
+    def __init__(self, files: RecordingFiles) -> None: ...
+
+    @classmethod
+    def sniff(cls, files: RecordingFiles) -> bool:
+        """Whether the content is of this format; reads a few kilobytes and raises nothing."""
+        ...
+
+    def info(self) -> RecordingInfo: ...
+
+    def channels(self) -> list[Channel]: ...
+
+    def read(
+        self, topics: Collection[str] | None = None, t_from_ns: int | None = None, t_to_ns: int | None = None
+    ) -> Iterator[Batch]:
+        """Records of the topics (all) with t_from_ns <= stamp < t_to_ns, by device stamp, else host stamp."""
+        ...
+
+    def payloads(self) -> Iterator[Payload]: ...
+
+
+@lru_cache(maxsize=1)
+def readers() -> dict[str, type[Reader]]:
+    """Installed readers by name."""
+    return {point.name: point.load() for point in entry_points(group="fleet_assets.formats")}
+
+
+def open_recording(files: RecordingFiles) -> Reader:
+    """The reader whose format the content is. Raises UnknownFormat."""
+    for reader in readers().values():
+        if reader.sniff(files):
+            return reader(files)
+    heads = ", ".join(f"{name} ({head(files.root / name)!r})" for name in files.names[:3])
+    raise UnknownFormat(
+        f"No reader knows what is in {files.root.name}",
+        where=f"{len(files.names)} files: {heads}",
+        remedy=f"Formats: {', '.join(readers())}. Others are added by entry point, see docs/extending.md.",
+    )
+
+
+def head(path: Path, count: int = 16) -> bytes:
+    """The first bytes of a file; none when it cannot be opened."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(count)
+    except OSError:
+        return b""
