@@ -1,26 +1,39 @@
 """The audit: a contract's rules through Great Expectations.
 
-In: a contract and the rows that are about to be published, as a pandas or Spark frame. Out: one result per rule, with
-counts and sample rows. Nothing leaves the machine and nothing is stored.
+In: a contract and the rows that are about to be published, as an Arrow table, a pandas frame or a Spark (Connect)
+frame. Out: one result per rule, with counts and sample rows. Nothing leaves the machine and nothing is stored.
+
+Great Expectations judges a whole frame. A drive rule on the number of rows is therefore judged on a frame of counts,
+one row per drive; a drive rule with `mostly` on all drives together (each drive alone was judged when it was read).
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fleet_assets.contracts.loader import Rule, TableContract
+import pyarrow as pa
+
+from fleet_assets.contracts import model
+from fleet_assets.contracts.model import Rule, TableContract
 from fleet_assets.contracts.rules import SAMPLE_ROWS
 
 if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql.connect.dataframe import DataFrame
 
+# Great Expectations has no numbers column to judge when it is asked for rows per drive.
+_ROWS = "rows_of_drive"
+_RESULT = {"result_format": "BASIC", "partial_unexpected_count": SAMPLE_ROWS, "include_unexpected_rows": True}
+
 
 @dataclass(frozen=True)
 class RuleResult:
+    """unexpected_count: rows that break the rule. sample_rows: at most 20 of them. detail: an error, or a number."""
+
     rule: Rule
     success: bool
     unexpected_count: int
@@ -47,58 +60,141 @@ class AuditResult:
         return [result for result in self.results if result.rule.blocking and not result.success]
 
     @property
+    def warnings(self) -> list[RuleResult]:
+        """Rules that did not hold and do not block."""
+        return [result for result in self.results if not result.rule.blocking and not result.success]
+
+    @property
     def ok(self) -> bool:
         return not self.failures
 
 
 def suite(contract: TableContract) -> Any:
-    """The contract's rules as a Great Expectations suite."""
+    """The contract's rules as a Great Expectations suite, in the order of the rules."""
     gx = _great_expectations()
+    return gx.ExpectationSuite(
+        name=f"{contract.name} {contract.version}", expectations=[expectation(rule) for rule in contract.rules]
+    )
+
+
+def expectation(rule: Rule) -> Any:
+    """One rule as a Great Expectations expectation."""
+    _great_expectations()
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
-    expectations = [
-        ExpectationConfiguration(type=rule.expectation, kwargs=_kwargs(rule)).to_domain_obj() for rule in contract.rules
-    ]
-    return gx.ExpectationSuite(name=f"{contract.name} {contract.version}", expectations=expectations)
+    return ExpectationConfiguration(type=rule.expectation, kwargs=gx_arguments(rule)).to_domain_obj()
 
 
-def _kwargs(rule: Rule) -> dict[str, Any]:
-    # A comparison says nothing about a row in which either side is null.
-    either = {"ignore_row_if": "either_value_is_missing"} if "column_A" in rule.kwargs else {}
-    return {**rule.kwargs, **either}
+def gx_arguments(rule: Rule) -> dict[str, Any]:
+    """A comparison, and a key, say nothing about a row in which a part is null: as the evaluator sees it."""
+    if rule.expectation == model.PAIR:
+        return {**rule.kwargs, "ignore_row_if": "either_value_is_missing"}
+    if rule.expectation == model.UNIQUE:
+        return {**rule.kwargs, "ignore_row_if": "any_value_is_missing"}
+    return dict(rule.kwargs)
 
 
-def audit(contract: TableContract, frame: pd.DataFrame | DataFrame) -> AuditResult:
+def audit(contract: TableContract, frame: pa.Table | pd.DataFrame | DataFrame) -> AuditResult:
     """Runs every rule of the contract on the frame. An error inside a rule is a failure of the rule, with its text."""
+    is_spark = hasattr(frame, "sparkSession")
+    rows: Any = frame if is_spark else _pandas(frame)
+    batch = _batch(rows, is_spark)
+    per_drive = [rule for rule in contract.rules if _judged_per_drive(rule) and "drive_id" in rows.columns]
+    whole = [rule for rule in contract.rules if rule not in per_drive]
+    found = {rule.name: result for rule, result in zip(whole, _validate(batch, whole), strict=True)}
+    if per_drive:
+        counts = rows.groupby("drive_id")
+        counted = counts.count().toPandas() if is_spark else counts.size().rename("count").reset_index()
+        drives = counted.rename(columns={"count": _ROWS})
+        asked = [_on_counts(rule) for rule in per_drive]
+        for rule, result in zip(per_drive, _validate(_batch(drives, False), asked), strict=True):
+            found[rule.name] = RuleResult(rule, result.success, result.unexpected_count, result.sample_rows)
+    row_count = rows.count() if is_spark else len(rows)
+    return AuditResult(contract.name, row_count, [found[rule.name] for rule in contract.rules])
+
+
+def _judged_per_drive(rule: Rule) -> bool:
+    return rule.scope == "drive" and rule.expectation == model.ROW_COUNT
+
+
+def _on_counts(rule: Rule) -> Rule:
+    return Rule(rule.name, rule.scope, rule.blocking, model.BETWEEN, {"column": _ROWS, **rule.kwargs}, rule.description)
+
+
+def _validate(batch: Any, rules: list[Rule]) -> list[RuleResult]:
+    results = []
+    for rule in rules:
+        outcome = batch.validate(expectation(rule), result_format=_RESULT)
+        found = outcome.result or {}
+        rows = found.get("unexpected_rows")
+        samples = [] if outcome.success or rows is None else _records(rows)
+        detail = _error(outcome.exception_info or {})
+        if rule.expectation == model.ROW_COUNT and not outcome.success and not detail:
+            detail = f"{found.get('observed_value')} rows"
+        count = int(found.get("unexpected_count") or 0)
+        results.append(RuleResult(rule, bool(outcome.success), count, samples, detail))
+    return results
+
+
+def _records(rows: Any) -> list[dict[str, Any]]:
+    if hasattr(rows, "to_dict"):
+        return list(rows.head(SAMPLE_ROWS).to_dict("records"))
+    return [row.asDict(recursive=True) for row in rows[:SAMPLE_ROWS]]
+
+
+def _error(info: dict[str, Any]) -> str:
+    """The first exception, whichever way it is nested: by metric, or flat."""
+    if info.get("raised_exception"):
+        return str(info.get("exception_message") or "error")
+    for nested in info.values():
+        if isinstance(nested, dict) and nested.get("raised_exception"):
+            return str(nested.get("exception_message") or "error")
+    return ""
+
+
+def _batch(frame: Any, is_spark: bool) -> Any:
     gx = _great_expectations()
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
-    is_pandas = type(frame).__module__.startswith("pandas")
-    sources = context.data_sources
-    source = sources.add_pandas("audit") if is_pandas else sources.add_spark("audit")
-    batch = (
-        source.add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
-    )
-    expectations = suite(contract).expectations
-    results = []
-    for rule, expectation in zip(contract.rules, expectations, strict=True):
-        outcome = batch.validate(expectation, result_format={"result_format": "COMPLETE" if is_pandas else "SUMMARY"})
-        found = outcome.result or {}
-        error = (outcome.exception_info or {}).get("exception_message") or ""
-        rows: list[dict[str, Any]] = []
-        if is_pandas and found.get("unexpected_index_list"):
-            rows = frame.loc[found["unexpected_index_list"][:SAMPLE_ROWS]].to_dict("records")
-        results.append(
-            RuleResult(rule, bool(outcome.success), int(found.get("unexpected_count") or 0), rows, str(error))
-        )
-    row_count = len(frame) if is_pandas else frame.count()
-    return AuditResult(contract.name, row_count, results)
+    if is_spark:
+        # Persisting is refused over Connect, and one pass per rule over Parquet is cheap.
+        source = context.data_sources.add_spark("audit", persist=False)
+        frame = _nan_as_null(frame)
+    else:
+        source = context.data_sources.add_pandas("audit")
+    definition = source.add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")
+    return definition.get_batch({"dataframe": frame})
+
+
+def _nan_as_null(frame: Any) -> Any:
+    from pyspark.sql import functions as f
+
+    doubles = [name for name, kind in frame.dtypes if kind == "double"]
+    return frame.withColumns({name: f.when(~f.isnan(name), f.col(name)) for name in doubles})
+
+
+def _pandas(frame: pa.Table | pd.DataFrame) -> pd.DataFrame:
+    """Columns as Great Expectations compares them fast and exactly: numpy numbers where nothing is null, else pandas'
+    own (nanoseconds do not fit a float), and a plain index."""
+    import pandas as pd
+
+    if isinstance(frame, pa.Table):
+        nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+        frame = frame.to_pandas(types_mapper=nullable.get)
+    columns = {}
+    for name, series in frame.items():
+        if isinstance(series.dtype, pd.Int64Dtype) and not series.hasnans:
+            series = series.astype("int64")
+        columns[name] = series
+    return pd.DataFrame(columns, columns=list(frame.columns)).reset_index(drop=True)
 
 
 def _great_expectations() -> Any:
     # Importing takes seconds, so only here; telemetry is decided at import.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    import great_expectations as gx
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # its own imports, not ours to mend
+        import great_expectations as gx
 
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     return gx

@@ -1,7 +1,8 @@
 """Contracts, read and checked.
 
 In: one ODCS v3 file per table (`tables/`) and per sensor stream (`streams/`). Out: TableContract and StreamContract. A
-mistake is a ContractError with file, place and remedy.
+mistake is a ContractError with file, line, YAML path and remedy. Rules that follow from the columns (a required column
+is never null) are added here, so that no file repeats them.
 """
 
 from __future__ import annotations
@@ -9,160 +10,83 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from importlib import resources
+from datetime import date
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import pyarrow as pa
-import yaml
+from fleet_assets.contracts.document import ContractError, Node, read_document
+from fleet_assets.contracts.model import (
+    BETWEEN,
+    EXPECTATIONS,
+    IN_SET,
+    KINDS,
+    NOT_NULL,
+    PAIR,
+    REGEX,
+    ROW_COUNT,
+    SCALARS,
+    SCOPES,
+    TABLE_OF_KIND,
+    Column,
+    Rule,
+    Scope,
+    StreamContract,
+    TableContract,
+    arrow_type,
+    logical_type,
+)
 
-from fleet_assets.errors import FleetError
+__all__ = [
+    "Column",
+    "ContractError",
+    "Rule",
+    "Scope",
+    "StreamContract",
+    "TableContract",
+    "arrow_type",
+    "load_streams",
+    "load_tables",
+    "read_stream",
+    "read_table",
+    "stream_for",
+]
 
-# The C parser is ten times as fast; a wheel without it still works.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FOLDER = Path(__file__).parent
-Scope = Literal["row", "drive", "table"]
-KINDS = ("camera", "lidar", "radar", "imu", "gnss", "bus")
-
-_SCALARS: dict[str, pa.DataType] = {
-    "string": pa.string(),
-    "long": pa.int64(),
-    "double": pa.float64(),
-    "boolean": pa.bool_(),
-    "date": pa.date32(),
+# What may be reworded without a drive being processed again.
+_PROSE = {
+    "description",
+    "usage",
+    "purpose",
+    "limitations",
+    "tags",
+    "team",
+    "slaProperties",
+    "status",
+    "apiVersion",
+    "id",
 }
-# Expectations that rules may use, and the arguments of each; the row evaluator and the audit know these and no others.
-EXPECTATIONS: dict[str, frozenset[str]] = {
-    "expect_column_values_to_not_be_null": frozenset({"column"}),
-    "expect_column_values_to_be_between": frozenset({"column", "min_value", "max_value", "strict_min", "strict_max"}),
-    "expect_column_values_to_be_in_set": frozenset({"column", "value_set"}),
-    "expect_column_values_to_match_regex": frozenset({"column", "regex"}),
-    "expect_column_pair_values_a_to_be_greater_than_b": frozenset({"column_A", "column_B", "or_equal"}),
-    "expect_compound_columns_to_be_unique": frozenset({"column_list"}),
+_NUMBERS = ("long", "double")
+# Types of YAML values that a column's values can equal (Arrow would tell too, but imports pandas for it).
+_PYTHON: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "long": (int,),
+    "double": (int, float),
+    "boolean": (bool,),
+    "date": (date,),
 }
-
-
-class ContractError(FleetError):
-    """A mistake in a contract file."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """scope: what a failure costs. blocking: whether it costs anything. mostly: share of rows that must hold."""
-
-    name: str
-    scope: Scope
-    blocking: bool
-    expectation: str
-    kwargs: Mapping[str, Any]
-    description: str
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        kwargs = self.kwargs
-        if "column_list" in kwargs:
-            return tuple(kwargs["column_list"])
-        return tuple(kwargs[name] for name in ("column", "column_A", "column_B") if name in kwargs)
-
-
-@dataclass(frozen=True)
-class Column:
-    """type: string, long, double, boolean, date, or array/struct of these, as Spark writes it."""
-
-    name: str
-    type: str
-    required: bool
-    description: str
-    unit: str | None = None
-    classification: str | None = None
-
-    @property
-    def arrow_type(self) -> pa.DataType:
-        return arrow_type(self.type)
-
-
-@dataclass(frozen=True)
-class TableContract:
-    """A table. keeps_quarantined: its rows stay when their drive is quarantined."""
-
-    name: str
-    version: str
-    description: str
-    owner: str
-    columns: tuple[Column, ...]
-    primary_key: tuple[str, ...]
-    partition_by: tuple[str, ...]
-    rules: tuple[Rule, ...]
-    per_drive: bool
-    keeps_quarantined: bool
-    freshness_hours: float | None
-    fingerprint: str
-    path: Path = field(compare=False)
-
-    @property
-    def stage(self) -> str:
-        return self.name.split(".")[0]
-
-    @property
-    def location(self) -> str:
-        """Path below a reference of the lake: tables/<stage>/<name>."""
-        return "tables/" + self.name.replace(".", "/")
-
-    @cached_property
-    def arrow_schema(self) -> pa.Schema:
-        return pa.schema(
-            [pa.field(column.name, column.arrow_type, nullable=not column.required) for column in self.columns]
-        )
-
-
-@dataclass(frozen=True)
-class StreamContract:
-    """A sensor stream. Ranges in metres, periods in nanoseconds, gap limit in nominal periods."""
-
-    name: str
-    version: str
-    description: str
-    owner: str
-    kind: str
-    topics: tuple[str, ...]
-    nominal_rate_hz: float | None
-    gap_limit_periods: float | None
-    latency_limit_ms: float | None
-    clock_domain: str
-    stamp_point: str
-    max_range_m: float | None
-    scan_period_ns: int | None
-    failure_modes: tuple[str, ...]
-    retention_class: str
-    personal_data: str
-    fingerprint: str
-    path: Path = field(compare=False)
-
-    @property
-    def nominal_period_ns(self) -> int | None:
-        return round(1e9 / self.nominal_rate_hz) if self.nominal_rate_hz else None
-
-    @property
-    def gap_limit_ns(self) -> int | None:
-        """A step over this is a gap."""
-        if not self.nominal_rate_hz or not self.gap_limit_periods:
-            return None
-        return round(self.gap_limit_periods * 1e9 / self.nominal_rate_hz)
 
 
 @lru_cache(maxsize=1)
 def load_tables() -> dict[str, TableContract]:
     """All table contracts by name, such as ingest.imu."""
-    return {contract.name: contract for contract in map(read_table, _files("tables"))}
+    return {contract.name: contract for contract in map(read_table, contract_files("tables"))}
 
 
 @lru_cache(maxsize=1)
 def load_streams() -> dict[str, StreamContract]:
     """All stream contracts by name, such as lidar."""
-    return {contract.name: contract for contract in map(read_stream, _files("streams"))}
+    return {contract.name: contract for contract in map(read_stream, contract_files("streams"))}
 
 
 @lru_cache(maxsize=4096)
@@ -174,205 +98,323 @@ def stream_for(topic: str, kind: str) -> StreamContract | None:
     return None
 
 
-def _files(folder: str) -> list[Path]:
+def contract_files(folder: str) -> list[Path]:
+    """Contract files of `tables` or `streams`, in order of their names."""
     return sorted((FOLDER / folder).glob("*.odcs.yaml"))
-
-
-def arrow_type(text: str) -> pa.DataType:
-    """Spark's spelling of a type -> Arrow. Raises KeyError or ValueError for a type that the lake does not use."""
-    if text in _SCALARS:
-        return _SCALARS[text]
-    if match := re.fullmatch(r"array<(.+)>", text):
-        return pa.list_(pa.field("element", arrow_type(match[1])))
-    if match := re.fullmatch(r"struct<(.+)>", text):
-        members = [member.split(":", 1) for member in match[1].split(",")]
-        return pa.struct([pa.field(name, arrow_type(kind)) for name, kind in members])
-    raise KeyError(text)
 
 
 def read_table(path: Path) -> TableContract:
     """Reads and checks one table contract. Raises ContractError."""
-    document = _read(path)
-    _check(path, len(document.get("schema", [])) == 1, "schema", "A table contract has one schema object.")
-    table = document["schema"][0]
-    columns = tuple(_column(path, entry) for entry in table["properties"])
-    names = [column.name for column in columns]
-    duplicate = next((name for name in names if names.count(name) > 1), None)
-    _check(path, duplicate is None, f"column {duplicate}", "It is there twice; remove one.")
-    keyed = sorted(
-        (entry.get("primaryKeyPosition", 0), entry["name"]) for entry in table["properties"] if entry.get("primaryKey")
-    )
-    custom = _custom(document)
-    rules = tuple(_rule(path, entry, names) for entry in table.get("quality", []))
-    rule_names = [rule.name for rule in rules]
-    repeated = next((name for name in rule_names if rule_names.count(name) > 1), None)
-    _check(path, repeated is None, f"rule {repeated!r}", "Two rules have this name; rename one.")
-    return TableContract(
-        name=_name(path, document),
-        version=_version(path, document),
-        description=table.get("description", ""),
-        owner=_required(path, custom, "owner", "customProperties"),
-        columns=columns,
-        primary_key=tuple(name for _, name in keyed),
-        partition_by=tuple(entry["name"] for entry in table["properties"] if entry.get("partitioned")),
-        rules=rules,
-        per_drive=bool(custom.get("perDrive", False)),
-        keeps_quarantined=bool(custom.get("keepsQuarantined", False)),
-        freshness_hours=_freshness_hours(document),
-        fingerprint=_fingerprint(document),
-        path=path,
-    )
+    return table_from(read_document(path))
 
 
 def read_stream(path: Path) -> StreamContract:
     """Reads and checks one stream contract. Raises ContractError."""
-    document = _read(path)
+    return stream_from(read_document(path))
+
+
+def table_from(document: Node) -> TableContract:
+    """A table contract from a parsed file. Raises ContractError."""
+    name = _name(document)
+    if not re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", name):
+        raise document["name"].error(f"{name!r} is no table name", "Call it <stage>.<table>, such as ingest.imu.")
+    table = _object(document)
+    properties = list(table["properties"])
+    columns = tuple(_column(entry) for entry in properties)
+    _unique(properties, "column")
+    custom = _custom(document)
+    known = {column.name: column.type for column in columns}
+    return TableContract(
+        name=name,
+        version=_version(document),
+        description=document["description"]["purpose"].text,
+        owner=_owner(document, custom),
+        columns=columns,
+        primary_key=_positioned(properties, "primaryKey", "primaryKeyPosition"),
+        partition_by=_positioned(properties, "partitioned", "partitionKeyPosition"),
+        rules=(*_present(column.name for column in columns if column.required), *_rules(table, known)),
+        per_drive=bool(_entry(document, custom, "perDrive").of(bool)),
+        keeps_quarantined=bool(_entry(document, custom, "keepsQuarantined").of(bool)),
+        freshness_hours=_agreed(document, "frequency", "h"),
+        retention_class=_entry(document, custom, "retentionClass").text,
+        usage=_prose(document, "usage"),
+        limitations=_prose(document, "limitations"),
+        fingerprint=_fingerprint(document),
+        path=document.file,
+    )
+
+
+def stream_from(document: Node) -> StreamContract:
+    """A stream contract from a parsed file. Raises ContractError."""
     custom = _custom(document)
 
-    def required(key: str) -> Any:
-        return _required(path, custom, key, "customProperties")
+    def required(key: str) -> Node:
+        return _entry(document, custom, key)
 
-    _check(path, required("kind") in KINDS, "kind", f"Use one of {', '.join(KINDS)}.")
-    for pattern in required("topics"):
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise _error(path, f"topics: {pattern!r}", f"It is no regular expression: {error}.") from error
-    rate = custom.get("nominalRateHz")
-    _check(path, rate is None or rate > 0, "nominalRateHz", "Give a rate above 0, or leave it out.")
+    def positive(key: str) -> Any:
+        return custom[key].positive if key in custom else None
+
+    topics = list(required("topics"))
+    for topic in topics:
+        _compiled(topic, topic.text)
+    kind = required("kind").one_of(KINDS)
+    table = _object(document)
+    fields = table.elements("properties")
+    _unique(fields, "column")
+    known = _columns_of_kind(kind)
+    for entry in fields:
+        if entry["name"].text not in known:
+            raise entry["name"].error(f"a {kind} record has no column {entry['name'].text!r}", "Correct the name.")
+    needed = tuple(entry["name"].text for entry in fields if entry.get("required"))
     return StreamContract(
-        name=_name(path, document),
-        version=_version(path, document),
-        description=document.get("description", {}).get("purpose", ""),
-        owner=required("owner"),
-        kind=required("kind"),
-        topics=tuple(required("topics")),
-        nominal_rate_hz=rate,
-        gap_limit_periods=custom.get("gapLimitPeriods"),
-        latency_limit_ms=custom.get("latencyLimitMs"),
-        clock_domain=required("clockDomain"),
-        stamp_point=required("stampPoint"),
-        max_range_m=custom.get("maxRangeM"),
-        scan_period_ns=custom.get("scanPeriodNs"),
-        failure_modes=tuple(custom.get("failureModes", ())),
-        retention_class=required("retentionClass"),
-        personal_data=required("personalData"),
+        name=_name(document),
+        version=_version(document),
+        description=document["description"]["purpose"].text,
+        owner=_owner(document, custom),
+        kind=kind,
+        topics=tuple(topic.text for topic in topics),
+        nominal_rate_hz=positive("nominalRateHz"),
+        gap_limit_periods=positive("gapLimitPeriods"),
+        latency_limit_ms=positive("latencyLimitMs"),
+        clock_domain=required("clockDomain").text,
+        stamp_point=required("stampPoint").text,
+        max_range_m=positive("maxRangeM"),
+        scan_period_ns=positive("scanPeriodNs"),
+        failure_modes=tuple(mode.text for mode in custom["failureModes"]) if "failureModes" in custom else (),
+        retention_class=required("retentionClass").text,
+        personal_data=required("personalData").text,
+        required_columns=needed,
+        rules=(*_present(needed), *_rules(table, known)),
         fingerprint=_fingerprint(document),
-        path=path,
+        path=document.file,
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
+@lru_cache(maxsize=8)
+def _columns_of_kind(kind: str) -> dict[str, str]:
+    return {column.name: column.type for column in load_tables()[TABLE_OF_KIND[kind]].columns}
+
+
+# ---- parts of a file -------------------------------------------------------------------------------------------------
+
+
+def _name(document: Node) -> str:
+    node = document["name"]
+    if document.file.name != f"{node.text}.odcs.yaml":
+        raise node.error(
+            f"the file says it is {node.text!r}", f"Call the file {node.text}.odcs.yaml, or correct the name."
+        )
+    return node.text
+
+
+def _version(document: Node) -> str:
+    node = document["version"]
+    if not re.fullmatch(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)", str(node.value)):
+        raise node.error(f"version {node.value!r}", "Write MAJOR.MINOR.PATCH, such as 1.0.0.")
+    return str(node.value)
+
+
+def _owner(document: Node, custom: dict[str, Node]) -> str:
+    node = _entry(document, custom, "owner")
+    if not re.fullmatch(r"team:\w+|[^@\s:]+@[^@\s]+\.\w+", node.text):
+        raise node.error(f"owner {node.text!r}", "Write team:<name> or an e-mail address.")
+    return node.text
+
+
+def _object(document: Node) -> Node:
+    objects = list(document["schema"])
+    if len(objects) != 1:
+        raise document["schema"].error(f"{len(objects)} schema objects", "A contract describes exactly one.")
+    return objects[0]
+
+
+def _column(entry: Node) -> Column:
+    name = entry["name"].text
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise entry["name"].error(f"column {name!r}", "Use lower case letters, digits and underscores.")
+    kind = entry["physicalType"]
     try:
-        document = yaml.load(path.read_text(), Loader=_LOADER)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}" if mark else "file"
-        raise _error(path, place, f"It is no YAML: {getattr(error, 'problem', error)}.") from error
-    errors = sorted(_validator().iter_errors(document), key=lambda found: list(map(str, found.absolute_path)))
-    if errors:
-        place = "/".join(map(str, errors[0].absolute_path)) or "top level"
-        raise _error(path, place, f"The standard (ODCS v3) says: {errors[0].message}.")
-    return dict(document)
-
-
-@lru_cache(maxsize=1)
-def _validator() -> Any:
-    # The package's pydantic model accepts wrong files too; its JSON schema does not.
-    from jsonschema.validators import validator_for
-
-    text = (resources.files("open_data_contract_standard") / "schema.json").read_text()
-    schema = json.loads(text)
-    return validator_for(schema)(schema)
-
-
-def _column(path: Path, entry: dict[str, Any]) -> Column:
-    place = f"column {entry['name']}"
-    kind = _required(path, entry, "physicalType", place)
-    try:
-        arrow_type(kind)
-    except (KeyError, ValueError) as error:
-        known = ", ".join(_SCALARS)
-        raise _error(path, place, f"Type {kind!r} is not one of {known}, array<...>, struct<...>.") from error
-    _check(path, bool(entry.get("description")), place, "Give it a description.")
-    return Column(
-        name=entry["name"],
-        type=kind,
-        required=bool(entry.get("required", False)),
-        description=entry["description"],
-        unit=_custom(entry).get("unit"),
-        classification=entry.get("classification"),
-    )
-
-
-def _rule(path: Path, entry: dict[str, Any], columns: list[str]) -> Rule:
-    name = _required(path, entry, "name", "quality")
-    place = f"rule {name!r}"
-    _check(path, entry.get("engine") == "greatExpectations", place, "Its engine must be greatExpectations.")
-    implementation = entry["implementation"]
-    expectation = implementation.get("type") if isinstance(implementation, dict) else None
-    _check(
-        path,
-        expectation in EXPECTATIONS,
-        place,
-        f"Expectation {expectation!r} is not one of {', '.join(EXPECTATIONS)}.",
-    )
-    kwargs = dict(implementation.get("kwargs", {}))
-    allowed = EXPECTATIONS[str(expectation)]
+        arrow_type(kind.text)
+    except ValueError as error:
+        known = ", ".join(SCALARS)
+        raise kind.error(f"column {name!r}: {error}", f"Use {known}, array<...> or struct<...>.") from error
+    if entry["logicalType"].text != logical_type(kind.text):
+        remedy = f"Type {kind.text} goes with logicalType {logical_type(kind.text)}."
+        raise entry["logicalType"].error(f"column {name!r}: the two types disagree", remedy)
     custom = _custom(entry)
-    scope = custom.get("scope")
-    _check(path, scope in ("row", "drive", "table"), place, f"Scope {scope!r} is not one of row, drive, table.")
-    unknown = sorted(set(kwargs) - allowed)
-    _check(path, not unknown, place, f"{expectation} has no argument {', '.join(unknown)}.")
-    _check(path, isinstance(custom.get("blocking"), bool), place, "Say whether it is blocking: true or false.")
-    rule = Rule(name, scope, custom["blocking"], str(expectation), kwargs, entry.get("description", ""))
-    missing = [column for column in rule.columns if column not in columns]
-    _check(path, bool(rule.columns) and not missing, place, f"The table has no column {', '.join(missing) or 'named'}.")
-    _check(
-        path,
-        scope == "table" or expectation != "expect_compound_columns_to_be_unique",
-        place,
-        "Uniqueness is a property of the table; give it scope table.",
+    required = entry.get("required")
+    classification = entry.get("classification")
+    return Column(
+        name=name,
+        type=kind.text,
+        required=bool(required.of(bool)) if required else False,
+        description=entry["description"].text,
+        unit=custom["unit"].text if "unit" in custom else None,
+        classification=classification.text if classification else None,
     )
-    return rule
 
 
-def _name(path: Path, document: dict[str, Any]) -> str:
-    name = _required(path, document, "name", "top level")
-    _check(path, path.name == f"{name}.odcs.yaml", "name", f"The file must be called {name}.odcs.yaml.")
-    return str(name)
+def _positioned(properties: list[Node], flag: str, position: str) -> tuple[str, ...]:
+    chosen = [(int(entry[position].number), entry["name"].text) for entry in properties if entry.get(flag)]
+    return tuple(name for _, name in sorted(chosen))
 
 
-def _version(path: Path, document: dict[str, Any]) -> str:
-    version = str(document["version"])
-    _check(path, bool(re.fullmatch(r"\d+\.\d+\.\d+", version)), "version", f"{version!r} is not MAJOR.MINOR.PATCH.")
-    return version
+def _unique(entries: list[Node], what: str) -> None:
+    seen: set[str] = set()
+    for entry in entries:
+        if entry["name"].text in seen:
+            raise entry["name"].error(f"{what} {entry['name'].text!r} is there twice", "Rename or remove one.")
+        seen.add(entry["name"].text)
 
 
-def _freshness_hours(document: dict[str, Any]) -> float | None:
-    for entry in document.get("slaProperties", []):
-        if entry["property"] == "frequency" and entry.get("unit") == "h":
-            return float(entry["value"])
+def _custom(holder: Node) -> dict[str, Node]:
+    found: dict[str, Node] = {}
+    for entry in holder.elements("customProperties"):
+        key = entry["property"].text
+        if key in found:
+            raise entry.error(f"customProperty {key!r} is there twice", "Remove one.")
+        found[key] = entry["value"]
+    return found
+
+
+def _entry(holder: Node, custom: dict[str, Node], key: str) -> Node:
+    if key not in custom:
+        raise holder.error(f"customProperty {key!r} is missing", f"Add {key!r} to customProperties.")
+    return custom[key]
+
+
+def _agreed(document: Node, key: str, unit: str) -> float | None:
+    """A service level, such as how often a table is expected to change."""
+    for entry in document.elements("slaProperties"):
+        if entry["property"].text == key:
+            if entry["unit"].text != unit:
+                raise entry["unit"].error(f"{key} in {entry['unit'].text!r}", f"Give it in {unit}.")
+            return float(entry["value"].positive)
     return None
 
 
-def _fingerprint(document: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
+def _prose(document: Node, key: str) -> str:
+    node = document["description"].get(key)
+    return node.text if node else ""
 
 
-def _custom(entry: dict[str, Any]) -> dict[str, Any]:
-    return {item["property"]: item["value"] for item in entry.get("customProperties", [])}
+def _fingerprint(document: Node) -> str:
+    """sha256 of what the file means: rewording, order of keys and comments do not count."""
+    meaning = json.dumps(_without_prose(document.value), sort_keys=True, default=str)
+    return hashlib.sha256(meaning.encode()).hexdigest()
 
 
-def _required(path: Path, holder: Mapping[str, Any], key: str, place: str) -> Any:
-    _check(path, holder.get(key) is not None, place, f"Add {key!r}.")
-    return holder[key]
+def _without_prose(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_prose(item) for key, item in value.items() if key not in _PROSE}
+    if isinstance(value, list):
+        return [_without_prose(item) for item in value]
+    return value
 
 
-def _check(path: Path, holds: bool, place: str, remedy: str) -> None:
-    if not holds:
-        raise _error(path, place, remedy)
+# ---- rules -----------------------------------------------------------------------------------------------------------
 
 
-def _error(path: Path, place: str, remedy: str) -> ContractError:
-    return ContractError(f"Contract {path.name} is wrong", where=place, remedy=remedy)
+def _present(columns: Any) -> tuple[Rule, ...]:
+    return tuple(
+        Rule(f"{name} is present", "row", True, NOT_NULL, {"column": name}, "The contract requires it.")
+        for name in columns
+    )
+
+
+def _rules(holder: Node, columns: dict[str, str]) -> tuple[Rule, ...]:
+    entries = holder.elements("quality")
+    _unique(entries, "rule")
+    return tuple(_rule(entry, columns) for entry in entries)
+
+
+def _rule(entry: Node, columns: dict[str, str]) -> Rule:
+    name = entry["name"].text
+    entry["type"].one_of(("custom",))
+    entry["engine"].one_of(("greatExpectations",))
+    implementation = entry["implementation"]
+    expectation = implementation["type"]
+    if expectation.value not in EXPECTATIONS:
+        known = ", ".join(EXPECTATIONS)
+        raise expectation.error(f"rule {name!r}: unknown expectation {expectation.value!r}", f"Use one of {known}.")
+    spec = EXPECTATIONS[expectation.text]
+    kwargs = implementation["kwargs"]
+    custom = _custom(entry)
+    scope = _entry(entry, custom, "scope")
+    scope.one_of(SCOPES)
+    if scope.value not in spec.scopes:
+        raise scope.error(
+            f"rule {name!r}: {expectation.text} says nothing about one {scope.text}", f"Scope {spec.scopes[-1]}."
+        )
+    given = set(kwargs.of(dict))
+    if unknown := sorted(given - spec.required - spec.optional):
+        allowed = ", ".join(sorted(spec.required | spec.optional))
+        raise kwargs.error(f"rule {name!r}: no argument {', '.join(unknown)}", f"{expectation.text} takes {allowed}.")
+    if missing := sorted(spec.required - given):
+        raise kwargs.error(f"rule {name!r}: {', '.join(missing)} missing", "Add it.")
+    rule = Rule(
+        name,
+        scope.value,
+        _entry(entry, custom, "blocking").of(bool),
+        expectation.text,
+        dict(kwargs.value),
+        entry["description"].text,
+    )
+    if absent := [column for column in rule.columns if column not in columns]:
+        raise kwargs.error(f"rule {name!r}: there is no column {', '.join(map(repr, absent))}", "Correct the name.")
+    _check_arguments(rule, kwargs, [columns[column] for column in rule.columns])
+    return rule
+
+
+def _check_arguments(rule: Rule, kwargs: Node, types: list[str]) -> None:
+    """Arguments fit the columns' types; what Great Expectations would only find when it runs, or never."""
+    if "mostly" in rule.kwargs:
+        share = kwargs["mostly"]
+        if rule.scope == "row" or not 0 < share.number <= 1:
+            raise share.error(
+                f"rule {rule.name!r}: mostly {share.value}", "A share above 0 up to 1, with scope drive or table."
+            )
+    for flag in ("strict_min", "strict_max", "or_equal"):
+        if flag in rule.kwargs:
+            kwargs[flag].of(bool)
+    if rule.expectation in (BETWEEN, ROW_COUNT):
+        _check_bounds(rule, kwargs, types)
+    elif rule.expectation == IN_SET:
+        if types[0] not in _PYTHON:
+            raise kwargs["column"].error(f"rule {rule.name!r}: a set of {types[0]}", "Only plain values form a set.")
+        _check_set(rule, kwargs["value_set"], types[0])
+    elif rule.expectation == REGEX:
+        if types[0] != "string":
+            raise kwargs["column"].error(f"rule {rule.name!r}: a regex on {types[0]}", "Only strings have one.")
+        if _compiled(kwargs["regex"], kwargs["regex"].text).groups:
+            raise kwargs["regex"].error(f"rule {rule.name!r}: a capturing group", "Write (?:...) instead of (...).")
+    elif rule.expectation == PAIR and (types[0] != types[1] or types[0] not in (*_NUMBERS, "date")):
+        raise kwargs.error(f"rule {rule.name!r}: compares {types[0]} with {types[1]}", "Compare numbers of one type.")
+
+
+def _check_bounds(rule: Rule, kwargs: Node, types: list[str]) -> None:
+    if types and types[0] not in _NUMBERS:
+        raise kwargs["column"].error(f"rule {rule.name!r}: bounds on {types[0]}", "Only numbers have bounds.")
+    bounds = [kwargs[key] for key in ("min_value", "max_value") if kwargs.get(key)]
+    if not bounds:
+        raise kwargs.error(f"rule {rule.name!r}: no bound", "Give min_value, max_value or both.")
+    for bound in bounds:
+        if types != ["double"] and not isinstance(bound.number, int):
+            raise bound.error(f"rule {rule.name!r}: bound {bound.value}", "Give a whole number.")
+    if len(bounds) == 2 and bounds[0].number > bounds[1].number:
+        raise kwargs.error(f"rule {rule.name!r}: min_value is above max_value", "Swap them.")
+
+
+def _check_set(rule: Rule, values: Node, kind: str) -> None:
+    if not values.of(list):
+        raise values.error(f"rule {rule.name!r}: an empty set", "Name the values that are allowed.")
+    for value in values:
+        if type(value.value) not in _PYTHON[kind]:
+            raise value.error(f"rule {rule.name!r}: {value.value!r} is no {kind}", "Correct the value.")
+
+
+def _compiled(node: Node, pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise node.error(f"{pattern!r} is no regular expression: {error}", "Correct it.") from error
