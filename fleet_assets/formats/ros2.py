@@ -1,0 +1,123 @@
+"""ROS 2 messages, written: the types that recordings are rewritten to, and generated with.
+
+In: values. Out: little-endian CDR bytes, and the message definitions that MCAP tools need to open them. Layouts:
+common_interfaces. Reading is cdr.py.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+_HEADER = """
+================================================================================
+MSG: std_msgs/Header
+builtin_interfaces/Time stamp
+string frame_id
+================================================================================
+MSG: builtin_interfaces/Time
+int32 sec
+uint32 nanosec
+"""
+DEFINITIONS = {
+    "sensor_msgs/msg/CompressedImage": "std_msgs/Header header\nstring format\nuint8[] data" + _HEADER,
+    "sensor_msgs/msg/PointCloud2": (
+        "std_msgs/Header header\nuint32 height\nuint32 width\nsensor_msgs/PointField[] fields\nbool is_bigendian\n"
+        "uint32 point_step\nuint32 row_step\nuint8[] data\nbool is_dense" + _HEADER + "=" * 80 + "\n"
+        "MSG: sensor_msgs/PointField\nuint8 INT8=1\nuint8 UINT8=2\nuint8 INT16=3\nuint8 UINT16=4\nuint8 INT32=5\n"
+        "uint8 UINT32=6\nuint8 FLOAT32=7\nuint8 FLOAT64=8\nstring name\nuint32 offset\nuint8 datatype\nuint32 count\n"
+    ),
+    "sensor_msgs/msg/Imu": (
+        "std_msgs/Header header\ngeometry_msgs/Quaternion orientation\nfloat64[9] orientation_covariance\n"
+        "geometry_msgs/Vector3 angular_velocity\nfloat64[9] angular_velocity_covariance\n"
+        "geometry_msgs/Vector3 linear_acceleration\nfloat64[9] linear_acceleration_covariance"
+        + _HEADER
+        + "=" * 80
+        + "\n"
+        "MSG: geometry_msgs/Quaternion\nfloat64 x\nfloat64 y\nfloat64 z\nfloat64 w\n" + "=" * 80 + "\n"
+        "MSG: geometry_msgs/Vector3\nfloat64 x\nfloat64 y\nfloat64 z\n"
+    ),
+    "sensor_msgs/msg/NavSatFix": (
+        "std_msgs/Header header\nsensor_msgs/NavSatStatus status\nfloat64 latitude\nfloat64 longitude\nfloat64 altitude\n"
+        "float64[9] position_covariance\nuint8 position_covariance_type" + _HEADER + "=" * 80 + "\n"
+        "MSG: sensor_msgs/NavSatStatus\nint8 status\nuint16 service\n"
+    ),
+    "sensor_msgs/msg/TimeReference": (
+        "std_msgs/Header header\nbuiltin_interfaces/Time time_ref\nstring source" + _HEADER
+    ),
+    "fleet_msgs/msg/Signal": "std_msgs/Header header\nstring message\nstring signal\nfloat64 value\nstring unit"
+    + _HEADER,
+}
+_FLOAT32, _UINT16 = 7, 4
+
+
+class Body:
+    """A CDR body: members are aligned to their size, counted from the byte behind the 4-byte head."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def put(self, form: str, *values: float) -> Body:
+        """form: one struct code, for all values."""
+        size = struct.calcsize(form)
+        self._bytes += bytes(-len(self._bytes) % size)
+        self._bytes += struct.pack(f"<{len(values)}{form}", *values)
+        return self
+
+    def string(self, text: str) -> Body:
+        raw = text.encode() + b"\0"
+        self.put("I", len(raw))
+        self._bytes += raw
+        return self
+
+    def raw(self, data: bytes) -> Body:
+        self.put("I", len(data))
+        self._bytes += data
+        return self
+
+    def header(self, t_ns: int, frame_id: str) -> Body:
+        return self.put("i", t_ns // 1_000_000_000).put("I", t_ns % 1_000_000_000).string(frame_id)
+
+    def bytes(self) -> bytes:
+        return b"\0\1\0\0" + bytes(self._bytes)
+
+
+def compressed_image(t_ns: int, frame_id: str, image_format: str, data: bytes) -> bytes:
+    """image_format: png or jpeg."""
+    return Body().header(t_ns, frame_id).string(image_format).raw(data).bytes()
+
+
+def point_cloud2(t_ns: int, frame_id: str, points: np.ndarray) -> bytes:
+    """points: structured [n], float32 and uint16 members."""
+    names = points.dtype.names or ()
+    body = Body().header(t_ns, frame_id).put("I", 1, len(points)).put("I", len(names))
+    for name in names:
+        kind, offset = points.dtype.fields[name][:2]  # type: ignore[index]
+        code = _UINT16 if kind == np.uint16 else _FLOAT32
+        body.string(name).put("I", offset).put("B", code).put("I", 1)
+    step = points.dtype.itemsize
+    return body.put("B", 0).put("I", step, step * len(points)).raw(points.tobytes()).put("B", 1).bytes()
+
+
+def imu(t_ns: int, frame_id: str, accel_mps2: np.ndarray, gyro_radps: np.ndarray) -> bytes:
+    """accel, gyro: [3]. The orientation is not measured, which a covariance of -1 says."""
+    body = Body().header(t_ns, frame_id).put("d", 0, 0, 0, 1).put("d", -1, *[0] * 8)
+    return body.put("d", *gyro_radps).put("d", *[0] * 9).put("d", *accel_mps2).put("d", *[0] * 9).bytes()
+
+
+def nav_sat_fix(
+    t_ns: int, frame_id: str, latitude_deg: float, longitude_deg: float, altitude_m: float, accuracy_m: float
+) -> bytes:
+    body = Body().header(t_ns, frame_id).put("b", 0).put("H", 1).put("d", latitude_deg, longitude_deg, altitude_m)
+    variance = accuracy_m**2
+    return body.put("d", variance, 0, 0, 0, variance, 0, 0, 0, variance).put("B", 2).bytes()
+
+
+def time_reference(t_ns: int, frame_id: str, t_gnss_ns: int, source: str) -> bytes:
+    body = Body().header(t_ns, frame_id).put("i", t_gnss_ns // 1_000_000_000).put("I", t_gnss_ns % 1_000_000_000)
+    return body.string(source).bytes()
+
+
+def signal(t_ns: int, frame_id: str, message: str, name: str, value: float, unit: str) -> bytes:
+    return Body().header(t_ns, frame_id).string(message).string(name).put("d", value).string(unit).bytes()
