@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -86,7 +87,7 @@ def _load(root: Path) -> Home:
     _make(root)
     with open(root / "home.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two first uses at once must agree on ports and secrets
-        ports = _read_or_make(root / "home.json", lambda: dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True)))
+        ports = _ports(root / "home.json")
         keys = _read_or_make(root / "secrets.json", _new_secrets)
     try:
         home = Home(
@@ -119,12 +120,9 @@ def _make(folder: Path) -> None:
         ) from error
 
 
-def _read_or_make(path: Path, make: Any) -> dict[str, Any]:
+def _read_or_make(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     if not path.exists():
-        descriptor = os.open(path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(make(), file, indent=2)
-        path.with_suffix(".new").rename(path)
+        _write(path, make())
     try:
         return dict(json.loads(path.read_text()))
     except ValueError as error:
@@ -133,17 +131,54 @@ def _read_or_make(path: Path, make: Any) -> dict[str, Any]:
         ) from error
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now."""
-    held = []
-    for _ in range(count):
-        probe = socket.socket()
-        probe.bind(("127.0.0.1", 0))
-        held.append(probe)
-    ports = [int(probe.getsockname()[1]) for probe in held]
-    for probe in held:
-        probe.close()
+def _write(path: Path, content: dict[str, Any]) -> None:
+    write_private(path, json.dumps(content, indent=2))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file in one step; only its owner may read it, from its first byte on."""
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    new.rename(path)
+
+
+def _ports(path: Path) -> dict[str, Any]:
+    """Ports of home.json; one that is not in it is chosen now, so removing an entry is how to get another port."""
+    ports = _read_or_make(path, dict)
+    missing = [name for name in _PORTS if name not in ports]
+    if missing:
+        ports.update(zip(missing, free_ports(len(missing)), strict=True))
+        _write(path, ports)
     return ports
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on now.
+
+    They lie below the ranges from which systems take ports for outgoing connections (32768 and up), or a client's
+    connection could hold one of ours while our servers are down.
+    """
+    ports: list[int] = []
+    for _ in range(1000):
+        port = 15_000 + secrets.randbelow(17_000)
+        if port not in ports and port_is_free(port):
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise FleetError("No free port between 15000 and 32000 on 127.0.0.1", remedy="Stop servers that you do not need.")
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on this port of 127.0.0.1."""
+    with socket.socket() as probe:
+        # Servers set this too: a connection of a stopped server that is still in TIME_WAIT is no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _new_secrets() -> dict[str, str]:

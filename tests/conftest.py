@@ -1,0 +1,59 @@
+"""Real servers for the tests: one installation per session, started when the first test asks for it.
+
+home: an installation without servers. lakefs_home, spark_home, fleet_home: the same one with lakeFS, with lakeFS and
+Spark, with everything. The servers end with the session, also when it is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet_assets.services import supervisor
+from fleet_assets.services.home import Home
+
+
+@pytest.fixture(scope="session")
+def home() -> Iterator[Home]:
+    """A new installation, which is also what Home.open() finds. Kept with FLEET_KEEP=1, to look at its logs."""
+    # A short path: names of unix sockets below it must stay under 108 bytes.
+    root = Path(tempfile.mkdtemp(prefix="fleet-"))
+    before = os.environ.get("FLEET_HOME")
+    os.environ["FLEET_HOME"] = str(root)
+    installation = Home.open(root)
+    yield installation
+    supervisor.down(installation)
+    if before is None:
+        del os.environ["FLEET_HOME"]
+    else:
+        os.environ["FLEET_HOME"] = before
+    if os.environ.get("FLEET_KEEP"):
+        print(f"\nkept {root}")
+    else:
+        shutil.rmtree(root)
+
+
+@pytest.fixture(scope="session")
+def lakefs_home(home: Home) -> Home:
+    """The session's installation, lakeFS answering."""
+    supervisor.up(home, only=["lakefs"], bound_to=os.getpid())
+    return home
+
+
+@pytest.fixture(scope="session")
+def spark_home(lakefs_home: Home) -> Home:
+    """The session's installation, lakeFS and Spark Connect answering."""
+    supervisor.up(lakefs_home, only=["lakefs", "spark"], bound_to=os.getpid())
+    return lakefs_home
+
+
+@pytest.fixture(scope="session")
+def fleet_home(spark_home: Home) -> Home:
+    """The session's installation, all four servers answering."""
+    supervisor.up(spark_home, bound_to=os.getpid())
+    return spark_home
