@@ -82,7 +82,8 @@ def expectation(rule: Rule) -> Any:
     _great_expectations()
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
-    return ExpectationConfiguration(type=rule.expectation, kwargs=gx_arguments(rule)).to_domain_obj()
+    meta = {"rule": rule.name, "scope": rule.scope, "blocking": rule.blocking}
+    return ExpectationConfiguration(type=rule.expectation, kwargs=gx_arguments(rule), meta=meta).to_domain_obj()
 
 
 def gx_arguments(rule: Rule) -> dict[str, Any]:
@@ -122,24 +123,37 @@ def _on_counts(rule: Rule) -> Rule:
 
 
 def _validate(batch: Any, rules: list[Rule]) -> list[RuleResult]:
-    results = []
-    for rule in rules:
-        outcome = batch.validate(expectation(rule), result_format=_RESULT)
-        found = outcome.result or {}
-        rows = found.get("unexpected_rows")
-        samples = [] if outcome.success or rows is None else _records(rows)
-        detail = _error(outcome.exception_info or {})
-        if rule.expectation == model.ROW_COUNT and not outcome.success and not detail:
-            detail = f"{found.get('observed_value')} rows"
-        count = int(found.get("unexpected_count") or 0)
-        results.append(RuleResult(rule, bool(outcome.success), count, samples, detail))
-    return results
+    """All rules at once, as one pass where the engine can; counts and rows only of those that do not hold."""
+    verdicts = _outcomes(batch, rules, {"result_format": "BOOLEAN_ONLY"})
+    broken = [rule for rule in rules if not verdicts[rule.name].success]
+    details = _outcomes(batch, broken, _RESULT)
+    return [_result(rule, details.get(rule.name, verdicts[rule.name])) for rule in rules]
+
+
+def _outcomes(batch: Any, rules: list[Rule], result_format: dict[str, Any]) -> dict[str, Any]:
+    if not rules:
+        return {}
+    gx = _great_expectations()
+    asked = gx.ExpectationSuite(name="audit", expectations=[expectation(rule) for rule in rules])
+    outcomes = batch.validate(asked, result_format=result_format).results
+    return {outcome.expectation_config.meta["rule"]: outcome for outcome in outcomes}
+
+
+def _result(rule: Rule, outcome: Any) -> RuleResult:
+    found = outcome.result or {}
+    rows = found.get("unexpected_rows")
+    samples = [] if outcome.success or rows is None else _records(rows)
+    detail = _error(outcome.exception_info or {})
+    if rule.expectation == model.ROW_COUNT and not outcome.success and not detail:
+        detail = f"{found.get('observed_value')} rows"
+    count = int(found.get("unexpected_count") or 0)
+    return RuleResult(rule, bool(outcome.success), count, samples, detail)
 
 
 def _records(rows: Any) -> list[dict[str, Any]]:
     if hasattr(rows, "to_dict"):
         return list(rows.head(SAMPLE_ROWS).to_dict("records"))
-    return [row.asDict(recursive=True) for row in rows[:SAMPLE_ROWS]]
+    return [dict(row) for row in rows[:SAMPLE_ROWS]]  # Spark rows come as dictionaries
 
 
 def _error(info: dict[str, Any]) -> str:
