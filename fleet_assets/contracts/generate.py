@@ -1,14 +1,16 @@
-"""What is made from a contract: the CREATE TABLE statement and the reference page.
+"""What is made from a contract: the CREATE TABLE statement, the column schema, and the reference pages.
 
-In: contracts. Out: text. (The Arrow schema is `TableContract.arrow_schema`, the Great Expectations suite `audit.suite`,
-the Dagster schema `specs.column_schema`.)
+In: contracts. Out: text and plain data. (The Arrow schema is `TableContract.arrow_schema`, the Great Expectations suite
+`audit.suite`.)
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from fleet_assets.contracts.loader import StreamContract, TableContract, load_streams, load_tables
+from fleet_assets.contracts.model import Column, Rule, StreamContract, TableContract
 
 # Features that not every Delta reader has stay off; what a writer may turn on by default is pinned here.
 DELTA_PROPERTIES = {
@@ -26,7 +28,7 @@ DELTA_PROPERTIES = {
 def ddl(contract: TableContract, location: str) -> str:
     """CREATE TABLE in Spark SQL. location: such as s3a://fleet/<branch>/tables/ingest/imu."""
     columns = ",\n".join(
-        f"  `{column.name}` {column.type}{' NOT NULL' if column.required else ''} COMMENT {_quoted(column.description)}"
+        f"  `{column.name}` {column.type}{' NOT NULL' if column.required else ''} COMMENT {_quoted(_meaning(column))}"
         for column in contract.columns
     )
     partition = f"PARTITIONED BY ({', '.join(contract.partition_by)})\n" if contract.partition_by else ""
@@ -37,61 +39,157 @@ def ddl(contract: TableContract, location: str) -> str:
     )
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+def column_schema(contract: TableContract) -> list[dict[str, Any]]:
+    """Columns as plain data: name, type, description (with unit), nullable, tags; for the UI's column schema."""
+    return [
+        {
+            "name": column.name,
+            "type": column.type,
+            "description": _meaning(column),
+            "nullable": not column.required,
+            "tags": {"classification": column.classification} if column.classification else {},
+        }
+        for column in contract.columns
+    ]
+
+
+def pages(
+    tables: Iterable[TableContract] | None = None, streams: Iterable[StreamContract] | None = None
+) -> dict[str, str]:
+    """All reference pages by file name."""
+    from fleet_assets.contracts.loader import load_streams, load_tables
+
+    tables = list(load_tables().values()) if tables is None else list(tables)
+    streams = list(load_streams().values()) if streams is None else list(streams)
+    named = {f"{contract.name}.md": table_page(contract) for contract in tables}
+    return {"README.md": index_page(tables, streams), **named, "streams.md": streams_page(streams)}
+
+
+def index_page(tables: Sequence[TableContract], streams: Sequence[StreamContract]) -> str:
+    """The list of all contracts, in Markdown."""
+    lines = [
+        "# Reference",
+        "",
+        "Made from the contracts under `fleet_assets/contracts` by `fleet contracts docs`; change them, not these pages.",
+        "",
+        "## Tables",
+        "",
+        *_grid(
+            ("table", "version", "holds"),
+            [(f"[{table.name}]({table.name}.md)", table.version, table.description) for table in tables],
+        ),
+        "",
+        "## Sensor streams",
+        "",
+        *_grid(
+            ("stream", "version", "kind", "what"),
+            [(f"[{s.name}](streams.md#{s.name})", s.version, s.kind, s.description) for s in streams],
+        ),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def table_page(contract: TableContract) -> str:
     """The reference page of a table, in Markdown."""
+    facts = [
+        ("version", contract.version),
+        ("owner", contract.owner),
+        ("primary key", ", ".join(contract.primary_key) or "none"),
+        ("partitioned by", ", ".join(contract.partition_by) or "nothing"),
+        ("one drive's rows are replaced together", _yes(contract.per_drive)),
+        ("kept when the drive is quarantined", _yes(contract.keeps_quarantined)),
+        ("expected to change every", f"{contract.freshness_hours:g} h" if contract.freshness_hours else "no promise"),
+        ("retention class", contract.retention_class),
+    ]
     lines = [
         f"# {contract.name}",
         "",
         contract.description,
+        *_paragraph("Use", contract.usage),
+        *_paragraph("Limits", contract.limitations),
         "",
-        f"Version {contract.version}, owner `{contract.owner}`, primary key {', '.join(contract.primary_key)}"
-        + (", kept for quarantined drives." if contract.keeps_quarantined else "."),
+        *_grid(("", ""), facts),
         "",
-        "| column | type | required | unit | meaning |",
-        "|---|---|---|---|---|",
+        "## Columns",
+        "",
+        *_grid(
+            ("column", "type", "required", "unit", "personal", "meaning"),
+            [
+                (
+                    f"`{column.name}`",
+                    f"`{column.type}`",
+                    _yes(column.required),
+                    column.unit or "",
+                    (column.classification or "").removeprefix("personal: "),
+                    column.description,
+                )
+                for column in contract.columns
+            ],
+        ),
+        "",
+        "## Rules",
+        "",
+        *_rules(contract.rules),
     ]
-    lines += [
-        f"| {c.name} | {c.type} | {'yes' if c.required else ''} | {c.unit or ''} | {c.description} |"
-        for c in contract.columns
-    ]
-    lines += ["", "| rule | scope | blocking | why |", "|---|---|---|---|"]
-    lines += [f"| {r.name} | {r.scope} | {'yes' if r.blocking else 'no'} | {r.description} |" for r in contract.rules]
     return "\n".join(lines) + "\n"
 
 
-def streams_page(contracts: list[StreamContract]) -> str:
+def streams_page(contracts: Sequence[StreamContract]) -> str:
     """The reference page of all sensor streams, in Markdown."""
-    lines = [
-        "# Sensor streams",
-        "",
-        "| stream | kind | topics | rate [Hz] | gap limit [periods] | clock domain | stamp point | range [m] | meaning |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {s.name} | {s.kind} | {', '.join(f'`{topic}`' for topic in s.topics)} | {s.nominal_rate_hz or ''} "
-        f"| {s.gap_limit_periods or ''} | {s.clock_domain} | {s.stamp_point} | {s.max_range_m or ''} | {s.description} |"
-        for s in contracts
-    ]
+    lines = ["# Sensor streams"]
+    for stream in contracts:
+        facts = [
+            ("version", stream.version),
+            ("owner", stream.owner),
+            ("kind", f"{stream.kind}, to [{stream.table}]({stream.table}.md)"),
+            ("topics", ", ".join(f"`{topic}`" for topic in stream.topics)),
+            ("nominal rate", f"{stream.nominal_rate_hz:g} Hz" if stream.nominal_rate_hz else "none"),
+            ("a gap is a step over", f"{stream.gap_limit_ns / 1e6:g} ms" if stream.gap_limit_ns else "no limit"),
+            ("latency limit", f"{stream.latency_limit_ms:g} ms" if stream.latency_limit_ms else "none"),
+            ("clock domain", stream.clock_domain),
+            ("stamp point", stream.stamp_point),
+            ("scan period", f"{stream.scan_period_ns / 1e6:g} ms" if stream.scan_period_ns else "does not scan"),
+            ("range", f"{stream.max_range_m:g} m" if stream.max_range_m else "none"),
+            ("failure modes", "; ".join(stream.failure_modes) or "none known"),
+            ("retention class", stream.retention_class),
+            ("personal data", stream.personal_data),
+        ]
+        lines += ["", f"## {stream.name}", "", stream.description, "", *_grid(("", ""), facts), ""]
+        lines += _rules(stream.rules)
     return "\n".join(lines) + "\n"
 
 
-def pages() -> dict[str, str]:
-    """All reference pages by file name."""
-    tables = {f"{name}.md": table_page(contract) for name, contract in load_tables().items()}
-    return {**tables, "streams.md": streams_page(list(load_streams().values()))}
+def _rules(rules: Sequence[Rule]) -> list[str]:
+    """A rule's scope says what a failure costs: the row, the drive, or the whole transaction."""
+    return _grid(
+        ("rule", "scope", "blocks", "asks", "why"),
+        [(rule.name, rule.scope, _yes(rule.blocking), f"`{_asks(rule)}`", rule.description) for rule in rules],
+    )
 
 
-def write_pages(folder: Path) -> list[str]:
-    """Writes the pages that differ from what is there; gives their names."""
-    folder.mkdir(parents=True, exist_ok=True)
-    changed = []
-    for name, text in pages().items():
-        path = folder / name
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
-            changed.append(name)
-    return changed
+def _asks(rule: Rule) -> str:
+    arguments = ", ".join(f"{key}={json.dumps(value)}" for key, value in rule.kwargs.items())
+    return f"{rule.expectation.removeprefix('expect_')}({arguments})"
+
+
+def _meaning(column: Column) -> str:
+    return f"{column.description} [{column.unit}]" if column.unit else column.description
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _paragraph(label: str, text: str) -> list[str]:
+    return ["", f"{label}: {text}"] if text else []
+
+
+def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(head), "|" + "---|" * len(head), *(line(row) for row in rows)]
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -10,23 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from datetime import date
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fleet_assets.contracts.document import ContractError, Node, read_document
 from fleet_assets.contracts.model import (
-    BETWEEN,
-    EXPECTATIONS,
-    IN_SET,
     KINDS,
-    NOT_NULL,
-    PAIR,
-    REGEX,
-    ROW_COUNT,
     SCALARS,
-    SCOPES,
     TABLE_OF_KIND,
     Column,
     Rule,
@@ -35,6 +27,14 @@ from fleet_assets.contracts.model import (
     TableContract,
     arrow_type,
     logical_type,
+)
+from fleet_assets.contracts.rule_reader import (
+    compiled,
+    custom_properties,
+    present,
+    property_of,
+    read_rules,
+    unique_names,
 )
 
 __all__ = [
@@ -65,15 +65,6 @@ _PROSE = {
     "status",
     "apiVersion",
     "id",
-}
-_NUMBERS = ("long", "double")
-# Types of YAML values that a column's values can equal (Arrow would tell too, but imports pandas for it).
-_PYTHON: dict[str, tuple[type, ...]] = {
-    "string": (str,),
-    "long": (int,),
-    "double": (int, float),
-    "boolean": (bool,),
-    "date": (date,),
 }
 
 
@@ -121,8 +112,8 @@ def table_from(document: Node) -> TableContract:
     table = _object(document)
     properties = list(table["properties"])
     columns = tuple(_column(entry) for entry in properties)
-    _unique(properties, "column")
-    custom = _custom(document)
+    unique_names(properties, "column")
+    custom = custom_properties(document)
     known = {column.name: column.type for column in columns}
     return TableContract(
         name=name,
@@ -132,11 +123,11 @@ def table_from(document: Node) -> TableContract:
         columns=columns,
         primary_key=_positioned(properties, "primaryKey", "primaryKeyPosition"),
         partition_by=_positioned(properties, "partitioned", "partitionKeyPosition"),
-        rules=(*_present(column.name for column in columns if column.required), *_rules(table, known)),
-        per_drive=bool(_entry(document, custom, "perDrive").of(bool)),
-        keeps_quarantined=bool(_entry(document, custom, "keepsQuarantined").of(bool)),
+        rules=(*present(column.name for column in columns if column.required), *read_rules(table, known)),
+        per_drive=bool(property_of(document, custom, "perDrive").of(bool)),
+        keeps_quarantined=bool(property_of(document, custom, "keepsQuarantined").of(bool)),
         freshness_hours=_agreed(document, "frequency", "h"),
-        retention_class=_entry(document, custom, "retentionClass").text,
+        retention_class=property_of(document, custom, "retentionClass").text,
         usage=_prose(document, "usage"),
         limitations=_prose(document, "limitations"),
         fingerprint=_fingerprint(document),
@@ -144,24 +135,24 @@ def table_from(document: Node) -> TableContract:
     )
 
 
-def stream_from(document: Node) -> StreamContract:
-    """A stream contract from a parsed file. Raises ContractError."""
-    custom = _custom(document)
+def stream_from(document: Node, tables: Mapping[str, TableContract] | None = None) -> StreamContract:
+    """A stream contract from a parsed file. tables: those that go with it; default today's. Raises ContractError."""
+    custom = custom_properties(document)
 
     def required(key: str) -> Node:
-        return _entry(document, custom, key)
+        return property_of(document, custom, key)
 
     def positive(key: str) -> Any:
         return custom[key].positive if key in custom else None
 
     topics = list(required("topics"))
     for topic in topics:
-        _compiled(topic, topic.text)
+        compiled(topic, topic.text)
     kind = required("kind").one_of(KINDS)
     table = _object(document)
     fields = table.elements("properties")
-    _unique(fields, "column")
-    known = _columns_of_kind(kind)
+    unique_names(fields, "column")
+    known = {column.name: column.type for column in (tables or load_tables())[TABLE_OF_KIND[kind]].columns}
     for entry in fields:
         if entry["name"].text not in known:
             raise entry["name"].error(f"a {kind} record has no column {entry['name'].text!r}", "Correct the name.")
@@ -184,15 +175,10 @@ def stream_from(document: Node) -> StreamContract:
         retention_class=required("retentionClass").text,
         personal_data=required("personalData").text,
         required_columns=needed,
-        rules=(*_present(needed), *_rules(table, known)),
+        rules=(*present(needed), *read_rules(table, known)),
         fingerprint=_fingerprint(document),
         path=document.file,
     )
-
-
-@lru_cache(maxsize=8)
-def _columns_of_kind(kind: str) -> dict[str, str]:
-    return {column.name: column.type for column in load_tables()[TABLE_OF_KIND[kind]].columns}
 
 
 # ---- parts of a file -------------------------------------------------------------------------------------------------
@@ -215,7 +201,7 @@ def _version(document: Node) -> str:
 
 
 def _owner(document: Node, custom: dict[str, Node]) -> str:
-    node = _entry(document, custom, "owner")
+    node = property_of(document, custom, "owner")
     if not re.fullmatch(r"team:\w+|[^@\s:]+@[^@\s]+\.\w+", node.text):
         raise node.error(f"owner {node.text!r}", "Write team:<name> or an e-mail address.")
     return node.text
@@ -241,7 +227,7 @@ def _column(entry: Node) -> Column:
     if entry["logicalType"].text != logical_type(kind.text):
         remedy = f"Type {kind.text} goes with logicalType {logical_type(kind.text)}."
         raise entry["logicalType"].error(f"column {name!r}: the two types disagree", remedy)
-    custom = _custom(entry)
+    custom = custom_properties(entry)
     required = entry.get("required")
     classification = entry.get("classification")
     return Column(
@@ -257,30 +243,6 @@ def _column(entry: Node) -> Column:
 def _positioned(properties: list[Node], flag: str, position: str) -> tuple[str, ...]:
     chosen = [(int(entry[position].number), entry["name"].text) for entry in properties if entry.get(flag)]
     return tuple(name for _, name in sorted(chosen))
-
-
-def _unique(entries: list[Node], what: str) -> None:
-    seen: set[str] = set()
-    for entry in entries:
-        if entry["name"].text in seen:
-            raise entry["name"].error(f"{what} {entry['name'].text!r} is there twice", "Rename or remove one.")
-        seen.add(entry["name"].text)
-
-
-def _custom(holder: Node) -> dict[str, Node]:
-    found: dict[str, Node] = {}
-    for entry in holder.elements("customProperties"):
-        key = entry["property"].text
-        if key in found:
-            raise entry.error(f"customProperty {key!r} is there twice", "Remove one.")
-        found[key] = entry["value"]
-    return found
-
-
-def _entry(holder: Node, custom: dict[str, Node], key: str) -> Node:
-    if key not in custom:
-        raise holder.error(f"customProperty {key!r} is missing", f"Add {key!r} to customProperties.")
-    return custom[key]
 
 
 def _agreed(document: Node, key: str, unit: str) -> float | None:
@@ -310,111 +272,3 @@ def _without_prose(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_prose(item) for item in value]
     return value
-
-
-# ---- rules -----------------------------------------------------------------------------------------------------------
-
-
-def _present(columns: Any) -> tuple[Rule, ...]:
-    return tuple(
-        Rule(f"{name} is present", "row", True, NOT_NULL, {"column": name}, "The contract requires it.")
-        for name in columns
-    )
-
-
-def _rules(holder: Node, columns: dict[str, str]) -> tuple[Rule, ...]:
-    entries = holder.elements("quality")
-    _unique(entries, "rule")
-    return tuple(_rule(entry, columns) for entry in entries)
-
-
-def _rule(entry: Node, columns: dict[str, str]) -> Rule:
-    name = entry["name"].text
-    entry["type"].one_of(("custom",))
-    entry["engine"].one_of(("greatExpectations",))
-    implementation = entry["implementation"]
-    expectation = implementation["type"]
-    if expectation.value not in EXPECTATIONS:
-        known = ", ".join(EXPECTATIONS)
-        raise expectation.error(f"rule {name!r}: unknown expectation {expectation.value!r}", f"Use one of {known}.")
-    spec = EXPECTATIONS[expectation.text]
-    kwargs = implementation["kwargs"]
-    custom = _custom(entry)
-    scope = _entry(entry, custom, "scope")
-    scope.one_of(SCOPES)
-    if scope.value not in spec.scopes:
-        raise scope.error(
-            f"rule {name!r}: {expectation.text} says nothing about one {scope.text}", f"Scope {spec.scopes[-1]}."
-        )
-    given = set(kwargs.of(dict))
-    if unknown := sorted(given - spec.required - spec.optional):
-        allowed = ", ".join(sorted(spec.required | spec.optional))
-        raise kwargs.error(f"rule {name!r}: no argument {', '.join(unknown)}", f"{expectation.text} takes {allowed}.")
-    if missing := sorted(spec.required - given):
-        raise kwargs.error(f"rule {name!r}: {', '.join(missing)} missing", "Add it.")
-    rule = Rule(
-        name,
-        scope.value,
-        _entry(entry, custom, "blocking").of(bool),
-        expectation.text,
-        dict(kwargs.value),
-        entry["description"].text,
-    )
-    if absent := [column for column in rule.columns if column not in columns]:
-        raise kwargs.error(f"rule {name!r}: there is no column {', '.join(map(repr, absent))}", "Correct the name.")
-    _check_arguments(rule, kwargs, [columns[column] for column in rule.columns])
-    return rule
-
-
-def _check_arguments(rule: Rule, kwargs: Node, types: list[str]) -> None:
-    """Arguments fit the columns' types; what Great Expectations would only find when it runs, or never."""
-    if "mostly" in rule.kwargs:
-        share = kwargs["mostly"]
-        if rule.scope == "row" or not 0 < share.number <= 1:
-            raise share.error(
-                f"rule {rule.name!r}: mostly {share.value}", "A share above 0 up to 1, with scope drive or table."
-            )
-    for flag in ("strict_min", "strict_max", "or_equal"):
-        if flag in rule.kwargs:
-            kwargs[flag].of(bool)
-    if rule.expectation in (BETWEEN, ROW_COUNT):
-        _check_bounds(rule, kwargs, types)
-    elif rule.expectation == IN_SET:
-        if types[0] not in _PYTHON:
-            raise kwargs["column"].error(f"rule {rule.name!r}: a set of {types[0]}", "Only plain values form a set.")
-        _check_set(rule, kwargs["value_set"], types[0])
-    elif rule.expectation == REGEX:
-        if types[0] != "string":
-            raise kwargs["column"].error(f"rule {rule.name!r}: a regex on {types[0]}", "Only strings have one.")
-        if _compiled(kwargs["regex"], kwargs["regex"].text).groups:
-            raise kwargs["regex"].error(f"rule {rule.name!r}: a capturing group", "Write (?:...) instead of (...).")
-    elif rule.expectation == PAIR and (types[0] != types[1] or types[0] not in (*_NUMBERS, "date")):
-        raise kwargs.error(f"rule {rule.name!r}: compares {types[0]} with {types[1]}", "Compare numbers of one type.")
-
-
-def _check_bounds(rule: Rule, kwargs: Node, types: list[str]) -> None:
-    if types and types[0] not in _NUMBERS:
-        raise kwargs["column"].error(f"rule {rule.name!r}: bounds on {types[0]}", "Only numbers have bounds.")
-    bounds = [kwargs[key] for key in ("min_value", "max_value") if kwargs.get(key)]
-    if not bounds:
-        raise kwargs.error(f"rule {rule.name!r}: no bound", "Give min_value, max_value or both.")
-    for bound in bounds:
-        if types != ["double"] and not isinstance(bound.number, int):
-            raise bound.error(f"rule {rule.name!r}: bound {bound.value}", "Give a whole number.")
-    if len(bounds) == 2 and bounds[0].number > bounds[1].number:
-        raise kwargs.error(f"rule {rule.name!r}: min_value is above max_value", "Swap them.")
-
-
-def _check_set(rule: Rule, values: Node, kind: str) -> None:
-    if not values.of(list):
-        raise values.error(f"rule {rule.name!r}: an empty set", "Name the values that are allowed.")
-    for value in values:
-        if type(value.value) not in _PYTHON[kind]:
-            raise value.error(f"rule {rule.name!r}: {value.value!r} is no {kind}", "Correct the value.")
-
-
-def _compiled(node: Node, pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise node.error(f"{pattern!r} is no regular expression: {error}", "Correct it.") from error
