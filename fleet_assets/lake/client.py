@@ -6,13 +6,14 @@ expects a header that the server does not send.
 
 from __future__ import annotations
 
+import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import urllib3
 from lakefs_client import ApiException, Configuration, models
@@ -20,11 +21,11 @@ from lakefs_client.client import LakeFSClient
 
 from fleet_assets.errors import FleetError
 
-T = TypeVar("T")
 MAIN = "main"
 _PAGE = 1000
 # The supervisor restarts a server within seconds; longer than this it is down.
 _RETRY_FOR_S = 20.0
+_TIMEOUT_S = (5.0, 120.0)  # to connect, to answer: a merge with a pre-merge action is the slowest call
 
 
 class LakeUnreachable(FleetError):
@@ -32,15 +33,19 @@ class LakeUnreachable(FleetError):
 
 
 class MergeConflict(FleetError):
-    """Both sides changed the same object."""
+    """Both sides changed the same object, or the target moved."""
 
 
-class NothingToCommit(FleetError):
-    """The branch has no uncommitted change."""
+class AlreadyExists(FleetError):
+    """A repository, branch or tag of this name is there."""
 
 
 class NotFound(FleetError):
     """No such branch, tag, commit or object."""
+
+
+class NothingToCommit(FleetError):
+    """The branch holds no change."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,8 @@ class Repository:
         configuration = Configuration(
             host=f"{self.url}/api/v1", username=self._access_key_id, password=self._secret_access_key
         )
+        configuration.retries = urllib3.Retry(0, redirect=3)  # _call repeats, and knows what may be repeated
+        configuration.connection_pool_maxsize = 16
         return LakeFSClient(configuration)
 
     @cached_property
@@ -120,6 +127,7 @@ class Repository:
             # A commit is a conditional PUT: two writers of one version cannot both win.
             "aws_conditional_put": "etag",
             "timeout": "60s",
+            "retry_timeout": f"{_RETRY_FOR_S:.0f}s",
         }
 
     def uri(self, ref: str, path: str, scheme: str = "s3") -> str:
@@ -129,7 +137,7 @@ class Repository:
 
     def exists(self) -> bool:
         try:
-            self._call(lambda: self._client.repositories_api.get_repository(self.name), "repository")
+            self._call("repository", self._client.repositories_api.get_repository, self.name)
         except NotFound:
             return False
         return True
@@ -140,64 +148,82 @@ class Repository:
             name=self.name, storage_namespace=f"local://{self.name}", default_branch=MAIN
         )
         try:
-            self._call(lambda: self._client.repositories_api.create_repository(creation), "repository")
-        except MergeConflict:
-            return  # it is there
+            self._call("repository", self._client.repositories_api.create_repository, creation)
+        except FleetError:
+            # Two at once: the second meets the name, or the namespace, that the first one took.
+            if not self._appears():
+                raise
+
+    def _appears(self) -> bool:
+        for _ in range(50):
+            if self.exists():
+                return True
+            time.sleep(0.1)
+        return False
 
     def protect(self, pattern: str) -> None:
         """Only merges reach branches of this pattern."""
         rules = [models.BranchProtectionRule(pattern=pattern)]
-        self._call(
-            lambda: self._client.repositories_api.set_branch_protection_rules(self.name, rules), "branch protection"
-        )
+        self._call("branch protection", self._client.repositories_api.set_branch_protection_rules, self.name, rules)
+
+    def protected(self) -> set[str]:
+        """Patterns of the branches that take merges only."""
+        rules = self._call("branch protection", self._client.repositories_api.get_branch_protection_rules, self.name)
+        return {str(rule.pattern) for rule in getattr(rules, "value", rules)}
 
     # ---- references ----
 
     def commit_id(self, ref: str) -> str:
         """The commit that a branch, tag or (short) commit id stands for."""
-        return str(self._call(lambda: self._client.commits_api.get_commit(self.name, ref), f"reference {ref}").id)
+        return str(self._call(f"reference {ref}", self._client.commits_api.get_commit, self.name, ref).id)
 
     def create_branch(self, name: str, source: str) -> None:
+        """Raises AlreadyExists."""
         creation = models.BranchCreation(name=name, source=source)
-        self._call(lambda: self._client.branches_api.create_branch(self.name, creation), f"branch {name}")
+        self._call(
+            f"branch {name}", self._client.branches_api.create_branch, self.name, creation, done_on=AlreadyExists
+        )
 
     def delete_branch(self, name: str) -> None:
         """Gone is gone: deleting what is not there is no error."""
         try:
-            self._call(lambda: self._client.branches_api.delete_branch(self.name, name), f"branch {name}")
+            self._call(f"branch {name}", self._client.branches_api.delete_branch, self.name, name)
         except NotFound:
             return
 
     def branches(self, prefix: str = "") -> Iterator[str]:
-        for branch in self._pages(
-            lambda after: self._client.branches_api.list_branches(self.name, prefix=prefix, after=after, amount=_PAGE),
-            "branches",
-        ):
+        for branch in self._pages("branches", self._client.branches_api.list_branches, self.name, prefix=prefix):
             yield str(branch.id)
 
     def tag(self, name: str, ref: str) -> None:
-        """Names are letters, digits, - and _ only. Tags are for ever: a name that is taken is a MergeConflict."""
+        """Names are letters, digits, - and _ only. Tags are for ever: a name that is taken is AlreadyExists."""
         creation = models.TagCreation(id=name, ref=ref)
-        self._call(lambda: self._client.tags_api.create_tag(self.name, creation), f"tag {name}")
+        self._call(f"tag {name}", self._client.tags_api.create_tag, self.name, creation, done_on=AlreadyExists)
 
     def tags(self, prefix: str = "") -> dict[str, str]:
-        found = self._pages(
-            lambda after: self._client.tags_api.list_tags(self.name, prefix=prefix, after=after, amount=_PAGE), "tags"
-        )
+        """Commit id of every tag."""
+        found = self._pages("tags", self._client.tags_api.list_tags, self.name, prefix=prefix)
         return {str(tag.id): str(tag.commit_id) for tag in found}
 
     def commit(self, branch: str, message: str, metadata: Mapping[str, str] | None = None) -> str:
-        """Raises NothingToCommit."""
+        """Raises NothingToCommit; after a lost answer that may mean that the commit was made."""
         creation = models.CommitCreation(message=message, metadata=dict(metadata or {}))
-        return str(self._call(lambda: self._client.commits_api.commit(self.name, branch, creation), branch).id)
+        return str(self._call(f"branch {branch}", self._client.commits_api.commit, self.name, branch, creation).id)
 
     def merge(self, source: str, target: str, message: str, metadata: Mapping[str, str] | None = None) -> str:
-        """Merges source into target; gives the merge commit. Raises MergeConflict; pre-merge refusals are FleetErrors."""
+        """Merges source into target; gives the merge commit.
+
+        Raises MergeConflict, NothingToCommit, FleetError when the pre-merge action refuses it, and LakeUnreachable
+        when the answer is lost: the merge may have happened then, so it is never repeated here.
+        """
         merge = models.Merge(message=message, metadata=dict(metadata or {}))
-        # Not repeated on a lost connection: the merge may have happened. The publisher looks it up instead.
         result = self._call(
-            lambda: self._client.refs_api.merge_into_branch(self.name, source, target, merge=merge),
             f"merge of {source} into {target}",
+            self._client.refs_api.merge_into_branch,
+            self.name,
+            source,
+            target,
+            merge=merge,
             repeat=False,
         )
         return str(result.reference)
@@ -205,21 +231,27 @@ class Repository:
     def diff(self, left: str, right: str, prefix: str = "") -> Iterator[Change]:
         """What right has changed since left, both as committed (two-dot: the plain difference)."""
         for entry in self._pages(
-            lambda after: self._client.refs_api.diff_refs(
-                self.name, left, right, prefix=prefix, after=after, amount=_PAGE, type="two_dot"
-            ),
             f"difference of {left} and {right}",
+            self._client.refs_api.diff_refs,
+            self.name,
+            left,
+            right,
+            prefix=prefix,
+            type="two_dot",
         ):
             yield Change(str(entry.path), str(entry.type))
 
     def log(self, ref: str, limit: int | None = None, stop_at: str | None = None) -> Iterator[Commit]:
         """First-parent history, newest first; ends before stop_at (a commit id) or after limit commits."""
-        options = {"stop_at": stop_at} if stop_at else {}
+        options: dict[str, Any] = {"stop_at": stop_at} if stop_at else {}
         entries = self._pages(
-            lambda after: self._client.refs_api.log_commits(
-                self.name, ref, after=after, amount=min(limit or 100, 100), first_parent=True, **options
-            ),
             f"history of {ref}",
+            self._client.refs_api.log_commits,
+            self.name,
+            ref,
+            amount=min(limit or 100, 100),
+            first_parent=True,
+            **options,
         )
         for number, entry in enumerate(entries):
             if entry.id == stop_at or (limit is not None and number >= limit):
@@ -230,71 +262,121 @@ class Repository:
 
     # ---- objects ----
 
-    def list(self, ref: str, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, ref: str, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
+        """Objects below a prefix in order of their paths, from the first one behind `after`."""
         for entry in self._pages(
-            lambda after: self._client.objects_api.list_objects(
-                self.name, ref, prefix=prefix, after=after, amount=_PAGE
-            ),
-            f"objects of {ref}",
+            f"objects of {ref}", self._client.objects_api.list_objects, self.name, ref, prefix=prefix, after=after
         ):
             yield ObjectInfo(str(entry.path), int(entry.get("size_bytes", 0)), int(entry.mtime))
 
-    def get(self, ref: str, path: str) -> bytes:
-        from botocore.exceptions import ClientError
-
+    def has(self, ref: str, path: str) -> bool:
+        """Whether the object is there."""
         try:
-            return bytes(self.s3.get_object(Bucket=self.name, Key=f"{ref}/{path}")["Body"].read())
-        except ClientError as error:
-            raise NotFound(f"{path} is not at {ref[:12]}", where=str(error)) from error
+            self._call(path, self._client.objects_api.stat_object, self.name, ref, path)
+        except NotFound:
+            return False
+        return True
+
+    def get(self, ref: str, path: str) -> bytes:
+        """Raises NotFound, LakeUnreachable."""
+        return bytes(self._s3(ref, path, "get_object")["Body"].read())
+
+    def get_range(self, ref: str, path: str, offset: int, length: int) -> bytes:
+        """Part of an object. Raises NotFound, LakeUnreachable."""
+        answer = self._s3(ref, path, "get_object", Range=f"bytes={offset}-{offset + length - 1}")
+        return bytes(answer["Body"].read())
 
     def put(self, branch: str, path: str, data: bytes) -> None:
-        self.s3.put_object(Bucket=self.name, Key=f"{branch}/{path}", Body=data)
+        self._s3(branch, path, "put_object", Body=data)
 
     def upload(self, branch: str, path: str, file: Path) -> None:
         """A file of any size, in parts."""
-        self.s3.upload_file(str(file), self.name, f"{branch}/{path}")
+        from boto3.exceptions import S3UploadFailedError
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            self.s3.upload_file(str(file), self.name, f"{branch}/{path}")
+        except (S3UploadFailedError, BotoCoreError) as error:
+            raise FleetError(f"{file} could not be put to {path} on branch {branch}", where=str(error)) from error
+
+    def _s3(self, ref: str, path: str, operation: str, **options: Any) -> Any:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        deadline = time.monotonic() + _RETRY_FOR_S
+        while True:
+            try:
+                return getattr(self.s3, operation)(Bucket=self.name, Key=f"{ref}/{path}", **options)
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                    raise NotFound(f"{path} is not at {ref[:12]}", where=str(error)) from error
+                raise FleetError(f"lakeFS refused {path} at {ref[:12]}", where=str(error)) from error
+            except BotoCoreError as error:
+                if time.monotonic() > deadline:
+                    raise self._unreachable(path, error) from error
+                time.sleep(0.5)
 
     def copy(self, source_ref: str, path: str, branch: str) -> None:
-        """Puts an object back to what it is at source_ref, without moving bytes."""
+        """Puts an object back to what it is at source_ref."""
         creation = models.ObjectCopyCreation(src_path=path, src_ref=source_ref)
-        self._call(lambda: self._client.objects_api.copy_object(self.name, branch, path, creation), path)
+        self._call(path, self._client.objects_api.copy_object, self.name, branch, path, creation)
 
-    def delete(self, branch: str, paths: list[str]) -> None:
+    def delete(self, branch: str, paths: Sequence[str]) -> None:
         for start in range(0, len(paths), _PAGE):
-            batch = models.PathList(paths=paths[start : start + _PAGE])
-            self._call(lambda batch=batch: self._client.objects_api.delete_objects(self.name, branch, batch), branch)
+            batch = models.PathList(paths=list(paths[start : start + _PAGE]))
+            self._call(f"branch {branch}", self._client.objects_api.delete_objects, self.name, branch, batch)
 
     # ---- calls ----
 
-    def _pages(self, call: Callable[[str], Any], what: str) -> Iterator[Any]:
-        after = ""
+    def _pages(self, what: str, method: Any, *args: Any, after: str = "", **options: Any) -> Iterator[Any]:
+        options.setdefault("amount", _PAGE)
         while True:
-            page = self._call(lambda position=after: call(position), what)
+            page = self._call(what, method, *args, after=after, **options)
             yield from page.results
             if not page.pagination.has_more:
                 return
             after = page.pagination.next_offset
 
-    def _call(self, call: Callable[[], T], what: str, *, repeat: bool = True) -> T:
+    def _call(
+        self,
+        what: str,
+        method: Any,
+        *args: Any,
+        repeat: bool = True,
+        done_on: type[FleetError] | None = None,
+        **options: Any,
+    ) -> Any:
+        """done_on: the refusal that means, in a repeat after a lost answer, that the first try was carried out."""
         deadline = time.monotonic() + _RETRY_FOR_S
         pause_s = 0.1
+        lost = False
         while True:
             try:
-                return call()
+                return method(*args, _request_timeout=_TIMEOUT_S, **options)
             except ApiException as error:
-                if error.status and error.status < 500:
-                    raise _explain(error, what) from error
+                # 423 and 429: others are at it too, and nothing was done.
+                busy = error.status in (423, 429)
+                if error.status and error.status < 500 and not busy:
+                    refusal = _explain(error, what)
+                    if lost and done_on is not None and isinstance(refusal, done_on):
+                        return None
+                    raise refusal from error
                 cause: Exception = error
+                lost = lost or not busy
             except (urllib3.exceptions.HTTPError, ConnectionError) as error:
                 cause = error
-            if not repeat or time.monotonic() > deadline:
-                raise LakeUnreachable(
-                    f"lakeFS at {self.url} does not answer",
-                    where=f"{what}: {cause}".splitlines()[0],
-                    remedy="`fleet status` shows the servers, `fleet up` starts them.",
-                ) from cause
-            time.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+                busy = False
+                lost = True
+            if (not repeat and not busy) or time.monotonic() > deadline:
+                raise self._unreachable(what, cause) from cause
+            time.sleep(pause_s * random.uniform(0.5, 1.5))
             pause_s = min(pause_s * 2, 2.0)
+
+    def _unreachable(self, what: str, cause: Exception) -> LakeUnreachable:
+        return LakeUnreachable(
+            f"lakeFS at {self.url} does not answer",
+            where=f"{what}: {str(cause).splitlines()[0] if str(cause) else type(cause).__name__}",
+            remedy="`fleet status` shows the servers, `fleet up` starts them.",
+        )
 
 
 def _explain(error: ApiException, what: str) -> FleetError:
@@ -302,6 +384,8 @@ def _explain(error: ApiException, what: str) -> FleetError:
     match error.status:
         case 404:
             return NotFound(f"lakeFS has no {what}", where=text)
+        case 409 if "not unique" in text or "exists" in text:
+            return AlreadyExists(f"There is a {what} already", where=text)
         case 409:
             return MergeConflict(f"Conflict at {what}", where=text)
         case 401 | 403:
@@ -310,8 +394,12 @@ def _explain(error: ApiException, what: str) -> FleetError:
                 where=text,
                 remedy="Check the keys in FLEET_HOME/secrets.json; main takes merges only.",
             )
-        case 412:
-            return FleetError(f"The pre-merge action refused the {what}", where=text, remedy="See docs/operations.md.")
+        case 412 if "hook" in text:
+            return FleetError(
+                f"The pre-merge action refused the {what}",
+                where=next((line for line in text.splitlines() if "runtime error" in line), text).strip("* \t"),
+                remedy="main takes what a transaction has audited, and nothing else.",
+            )
         case 400 if "no changes" in text:
             return NothingToCommit(f"Nothing to commit on {what}")
         case status:
@@ -319,8 +407,6 @@ def _explain(error: ApiException, what: str) -> FleetError:
 
 
 def _message(error: ApiException) -> str:
-    import json
-
     try:
         return str(json.loads(error.body)["message"])
     except (ValueError, KeyError, TypeError):

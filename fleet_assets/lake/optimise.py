@@ -29,5 +29,5 @@ def optimise(lake: Lake, tables: Sequence[str] | None = None) -> Iterator[str]:
         def work(branch: str, location: str = contract.location) -> None:
             spark.sql(f"OPTIMIZE delta.`{lake.repository.uri(branch, location, 's3a')}`").collect()
 
-        commit_id = rewrite(lake.repository, f"optimise {name}", work)
+        commit_id = rewrite(lake.repository, lake.home, f"optimise {name}", work)
         yield f"{name}: {'nothing to do' if commit_id is None else f'rewritten in {commit_id[:12]}'}"

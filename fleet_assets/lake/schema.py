@@ -36,7 +36,7 @@ def apply(lake: Lake) -> list[str]:
             added = ", ".join(f"`{column.name}` {column.type}" for column in columns)
             spark.sql(f"ALTER TABLE delta.`{location}` ADD COLUMNS ({added})").collect()
 
-    rewrite(lake.repository, "contracts apply", work)
+    rewrite(lake.repository, lake.home, "contracts apply", work)
     changes = [f"{contract.name} {contract.version} created" for contract in missing]
     return changes + [f"{name}: column {column.name} added" for name, cols in additions.items() for column in cols]
 

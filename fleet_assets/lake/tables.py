@@ -5,8 +5,10 @@ In: a reference. Out: Snapshot, pinned to the commit that the reference stood fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -37,10 +39,20 @@ def quoted(values: Iterable[str]) -> str:
     return "(" + ", ".join("'" + value.replace("'", "''") + "'" for value in values) + ")"
 
 
+def day_of(drive: str) -> date:
+    """UTC day of a drive's start, which is the day that its rows are filed under."""
+    start = drive.rsplit("--", 1)[-1]
+    try:
+        return date(int(start[:4]), int(start[4:6]), int(start[6:8]))
+    except ValueError as error:
+        raise FleetError(
+            f"{drive!r} is no drive", remedy="A drive is <vehicle>--<YYYYMMDDTHHMMSSZ>, such as car7--20260102T030405Z."
+        ) from error
+
+
 def drives_predicate(drives: Sequence[str]) -> str:
     """Rows of these drives; the day, which the key carries, lets readers skip partitions."""
-    days = sorted({f"{start[:4]}-{start[4:6]}-{start[6:8]}" for start in (key.rsplit("--", 1)[-1] for key in drives)})
-    by_day = ", ".join(f"CAST('{day}' AS DATE)" for day in days)
+    by_day = ", ".join(f"CAST('{day}' AS DATE)" for day in sorted({day_of(drive) for drive in drives}))
     return f"day IN ({by_day}) AND drive_id IN {quoted(drives)}"
 
 
@@ -51,6 +63,7 @@ class Snapshot:
         self.repository = repository
         self.commit_id = commit_id
         self._open: dict[str, DeltaTable] = {}
+        self._versions: dict[tuple[str, ...], dict[tuple[str, str], Version]] = {}
 
     def table(self, name: str) -> DeltaTable:
         """The Delta table. Raises FleetError when the contract has not been applied at this commit."""
@@ -97,15 +110,18 @@ class Snapshot:
         return int(self.table(name).count())
 
     def versions(self, drives: Sequence[str], tables: Sequence[str] | None = None) -> dict[tuple[str, str], Version]:
-        """What the drives' rows were made from, by (drive, table)."""
+        """What the drives' rows were made from, by (drive, table). Rows 0: the drive was taken and gave none."""
         if not drives:
             return {}
-        predicate = f"table_name IN {quoted(tables)}" if tables is not None else None
-        columns = ["drive_id", "table_name", "version", "run_id", "rows"]
-        rows = self.scan(VERSIONS, columns, drives=drives, predicate=predicate).to_pylist()
-        return {
-            (row["drive_id"], row["table_name"]): Version(row["version"], row["run_id"], row["rows"]) for row in rows
-        }
+        wanted = tuple(sorted(drives))
+        if wanted not in self._versions:
+            columns = ["drive_id", "table_name", "version", "run_id", "rows"]
+            self._versions[wanted] = {
+                (row["drive_id"], row["table_name"]): Version(row["version"], row["run_id"], row["rows"])
+                for row in self.scan(VERSIONS, columns, drives=wanted).to_pylist()
+            }
+        found = self._versions[wanted]
+        return {key: version for key, version in found.items() if tables is None or key[1] in tables}
 
     def query(self, sql: str, *, limit: int) -> pa.Table:
         """One SELECT over contract tables; see query.py."""
@@ -139,17 +155,31 @@ def contract_of(name: str) -> TableContract:
     return contract
 
 
+@contextlib.contextmanager
+def engine_errors(what: str) -> Iterator[None]:
+    """The engine's errors as FleetErrors that say what was being done."""
+    from deltalake.exceptions import DeltaError
+
+    try:
+        yield
+    except (DeltaError, OSError) as error:
+        raise FleetError(
+            what, where=str(error).splitlines()[0], remedy="`fleet status` shows whether the servers answer."
+        ) from error
+
+
 def open_table(repository: Repository, ref: str, contract: TableContract) -> DeltaTable:
     """A table at any reference, a branch too."""
     from deltalake import DeltaTable
     from deltalake.exceptions import TableNotFoundError
 
-    try:
-        return DeltaTable(repository.uri(ref, contract.location), storage_options=repository.storage_options)
-    except TableNotFoundError as error:
-        raise FleetError(
-            f"Table {contract.name} does not exist at {ref[:12]}", remedy="`fleet contracts apply` creates tables."
-        ) from error
+    with engine_errors(f"Table {contract.name} at {ref[:12]} could not be read"):
+        try:
+            return DeltaTable(repository.uri(ref, contract.location), storage_options=repository.storage_options)
+        except TableNotFoundError as error:
+            raise FleetError(
+                f"Table {contract.name} does not exist at {ref[:12]}", remedy="`fleet contracts apply` creates tables."
+            ) from error
 
 
 def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> list[pa.Array]:

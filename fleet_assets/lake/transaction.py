@@ -9,85 +9,41 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
-from fleet_assets.contracts.audit import AuditResult, audit
+from fleet_assets.contracts.audit import AuditResult
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.errors import FleetError
-from fleet_assets.lake.client import MAIN, NothingToCommit, NotFound, Repository
-from fleet_assets.lake.publish import TASK_KEY, Added, Plan, Published, added_files, publish
-from fleet_assets.lake.tables import VERSIONS, Snapshot, Version, contract_of, open_table
+from fleet_assets.lake.audit import AuditFailed, Auditor, audit_added, rows_by_drive
+from fleet_assets.lake.client import MAIN, LakeUnreachable, NotFound, NothingToCommit, Repository
+from fleet_assets.lake.delta_log import Added, read_added
+from fleet_assets.lake.lease import Lease
+from fleet_assets.lake.publish import Plan, Published, publish, refuse_actions
+from fleet_assets.lake.tables import VERSIONS, Snapshot, Version, contract_of, day_of
 from fleet_assets.lake.versions import DriveVersion
+from fleet_assets.lake.writer import TaskWriter, append, upload
+from fleet_assets.services.home import Home
 
-if TYPE_CHECKING:
-    from fleet_assets.services.home import Home
+__all__ = ["AuditFailed", "TaskWriter", "Transaction"]
 
 BRANCH_PREFIX = "tx-"
-# Audits of more rows than this run in Spark: pandas would hold them all.
-PANDAS_ROWS = 2_000_000
+# How far back a run looks for what it has published before it was killed.
+_HISTORY = 500
+_NAMED_DRIVES = 2000  # more than this are named in the audit report instead of the commit
 _DRIVER = "driver"
 
 
-class AuditFailed(FleetError):
-    """The audit refused a transaction; main is unchanged. results: what failed, by table."""
-
-    def __init__(self, branch: str, results: Mapping[str, AuditResult]) -> None:
-        self.branch = branch
-        self.failures = {
-            name: [failure.sentence for failure in result.failures] for name, result in results.items() if not result.ok
-        }
-        said = "; ".join(f"{table}: {'; '.join(why)}" for table, why in self.failures.items())
-        super().__init__(
-            f"The audit refused {branch}: {said}", remedy="main is unchanged; the branch stays to look at."
-        )
-
-
-@dataclass(frozen=True)
-class TaskWriter:
-    """Appends to a transaction's branch from any process; only accepted tasks are published. Can be pickled."""
-
-    home_root: str
-    branch: str
-    task: str
-
-    def append(self, table: str, rows: pa.Table | pa.RecordBatchReader) -> None:
-        append(_repository(Path(self.home_root)), self.branch, table, rows, self.task)
-
-    def upload(self, path: str, file: Path) -> None:
-        """An object named by its hash: adding it twice adds it once."""
-        _repository(Path(self.home_root)).upload(self.branch, path, file)
-
-
-def _repository(root: Path) -> Repository:
-    from fleet_assets.lake.lake import Lake
-    from fleet_assets.services.home import Home
-
-    return Lake.open(Home.open(root)).repository
-
-
-def append(repository: Repository, branch: str, table: str, rows: pa.Table | pa.RecordBatchReader, task: str) -> None:
-    """One Delta append through delta-rs, named after the task that made it."""
-    from deltalake import CommitProperties, write_deltalake
-
-    contract = contract_of(table)
-    stream = rows if isinstance(rows, pa.RecordBatchReader) else rows.select(contract.arrow_schema.names)
-    if stream.schema != contract.arrow_schema and isinstance(stream, pa.Table):
-        stream = stream.cast(contract.arrow_schema)
-    properties = CommitProperties(custom_metadata={TASK_KEY: task}, max_commit_retries=50)
-    write_deltalake(open_table(repository, branch, contract), stream, mode="append", commit_properties=properties)
-
-
 class Transaction:
-    """Use through Lake.run_transaction. After the body has returned: audited, then published."""
+    """Use through Lake.run_transaction or Lake.transaction. When the body has returned: audited, then published."""
 
     def __init__(
         self,
@@ -100,155 +56,224 @@ class Transaction:
         tables: Sequence[str],
         input_tables: Sequence[str] = (),
         attempt: int = 1,
+        auditor: Auditor | None = None,
     ) -> None:
+        if not re.fullmatch(r"[a-z][a-z_]{0,31}", name):
+            raise FleetError(f"A transaction cannot be called {name!r}", remedy="Use letters a to z and _.")
         self.repository = repository
         self.home = home
         self.name = name
         self.run_id = run_id
         self.drives = list(drives)
-        self.tables = list(tables)
-        self.input_tables = list(input_tables)
+        self.tables = [contract_of(table).name for table in tables]
+        self.input_tables = [contract_of(table).name for table in input_tables]
         self.attempt = attempt
         self.id = f"{int(time.time())}-{secrets.token_hex(4)}"
-        self.branch = f"{BRANCH_PREFIX}{name}-{self.id}"
+        self.branch = f"{BRANCH_PREFIX}{name}-{re.sub('[^A-Za-z0-9]', '', run_id)[:12] or 'run'}-{self.id}"
         self.base = Snapshot(repository, repository.commit_id(MAIN))
         self.published: Published | None = None
+        self._auditor = auditor
         self._versions: dict[str, DriveVersion] = {}
-        self._rows: dict[tuple[str, str], int] = {}
+        self._expected: dict[tuple[str, str], int] = {}
         self._accepted: set[str] = {_DRIVER}
-        self._withdrawn: list[str] = []
+        self._withdrawn: set[str] = set()
+        self._lease = Lease(home, self.branch)
         repository.create_branch(self.branch, self.base.commit_id)
 
     # ---- the body's part ----
 
-    @cached_property
-    def _at_base(self) -> dict[tuple[str, str], Version]:
-        return self.base.versions(self.drives)
-
     def declare(self, drive: str, version: DriveVersion) -> None:
         """What this drive's rows, in all tables of the transaction, are made from."""
+        day_of(drive)
         self._versions[drive] = version
 
     def is_done(self, drive: str) -> bool:
-        """True when main already has this very version: from this run before it was killed, or, in a repeat after
-        StaleInputs, from the run that was faster."""
-        known = [self._at_base.get((drive, table)) for table in self.tables]
-        same = all(version is not None and version.version == self._versions[drive].version for version in known)
-        return same and (self.attempt > 1 or all(version and version.run_id == self.run_id for version in known))
+        """True when there is nothing to do for a declared drive: this run has published this very version before it was
+        killed; or, in a repeat after StaleInputs, another run was faster with the same version."""
+        wanted = self._versions[drive].version
+        if self._published_before.get(drive) == wanted:
+            return True
+        known = [self.base.versions(self.drives).get((drive, table)) for table in self.tables]
+        return self.attempt > 1 and all(version is not None and version.version == wanted for version in known)
 
     def forget(self, drive: str) -> None:
         """Leaves a drive out of what will be published."""
         self._versions.pop(drive, None)
 
-    def append(self, table: str, rows: pa.Table | pa.RecordBatchReader) -> None:
-        append(self.repository, self.branch, table, rows, _DRIVER)
+    def append(self, table: str, rows: pa.Table | pa.RecordBatchReader) -> int:
+        """Adds rows from this process; gives their number."""
+        return append(self.repository, self.branch, table, rows, _DRIVER)
+
+    def put_object(self, path: str, file: Path) -> None:
+        """An object named by its hash: recordings/<sha256>.mcap."""
+        upload(self.repository, self.branch, path, file)
 
     def writer(self, task: str) -> TaskWriter:
+        """For another process. What it writes counts once accept(task) was called."""
         return TaskWriter(str(self.home.root), self.branch, task)
 
     def accept(self, task: str, rows: Mapping[str, Mapping[str, int]] | None = None) -> None:
-        """A task has succeeded; what other tries of it added is not published. rows: drive -> table -> rows."""
+        """A task has succeeded; what other tries of it added is not published. rows: drive -> table -> rows that it says
+        to have written; the branch must agree."""
         self._accepted.add(task)
         for drive, by_table in (rows or {}).items():
             self.count(drive, by_table)
 
     def count(self, drive: str, rows: Mapping[str, int]) -> None:
+        """Rows per table that a drive is expected to have; the branch must agree."""
         for table, number in rows.items():
-            self._rows[(drive, table)] = number
+            self._expected[(drive, table)] = number
 
     def withdraw(self, drives: Iterable[str]) -> None:
         """Quarantined: earlier rows of these drives leave every per-drive table in the same merge."""
-        self._withdrawn += drives
+        self._withdrawn |= set(drives)
 
     def added(self) -> dict[str, Added]:
-        """The branch's own added files, by table."""
-        self._commit("rows as written")
-        return added_files(self.repository, self.base.commit_id, self.branch, frozenset(self._accepted))
+        """The branch's own added files so far, by table."""
+        return self._added(self._commit("rows as written"))
 
     # ---- leaving ----
 
     def finish(self, on_step: Callable[[int], None]) -> Published:
-        """Audits and publishes. Raises AuditFailed, StaleInputs."""
-        if not self._versions:
-            self.repository.delete_branch(self.branch)
-            self.published = Published(self._published_before(), {})
+        """Audits and publishes. Raises AuditFailed, StaleInputs, FleetError."""
+        try:
+            if not self._versions:
+                self.published = self._found_before
+                self.repository.delete_branch(self.branch)
+                return self.published
+            plan = self._plan()
+            self.published = publish(self.repository, plan, on_step)
+            with contextlib.suppress(LakeUnreachable):  # published all the same; the sweeper takes the branch
+                self.repository.delete_branch(self.branch)
             return self.published
-        results = {name: self._audit(files) for name, files in sorted(self.added().items())}
-        report = self._write_report(results)
+        finally:
+            self._lease.release()
+
+    def abandon(self) -> None:
+        """The body failed: its branch goes, and with it whatever was written."""
+        try:
+            self.repository.delete_branch(self.branch)
+        except (NotFound, LakeUnreachable):
+            return  # the sweeper takes it
+        finally:
+            self._lease.release()
+
+    def _plan(self) -> Plan:
+        ref = self._commit("rows as written")
+        added = self._added(ref)
+        rows = self._count(ref, added)
+        results = {
+            name: audit_added(self.repository, self.home, ref, files, self._auditor)
+            for name, files in sorted(added.items())
+        }
+        report = self._write_report(results, rows)
         if not all(result.ok for result in results.values()):
             self._commit("refused by the audit")
             raise AuditFailed(self.branch, results)
-        metadata = self._metadata(results, report)
-        self._commit("audited")
-        try:
-            self.published = publish(self.repository, self._plan(metadata), on_step)
-        finally:
-            if self.published is not None:
-                self.repository.delete_branch(self.branch)
-        return self.published
+        versions = {
+            (drive, table): Version(version.version, self.run_id, rows[drive, table])
+            for drive, version in self._versions.items()
+            for table in self.tables
+        }
+        append(self.repository, self.branch, VERSIONS, self._version_rows(versions), _DRIVER)
+        return Plan(
+            name=self.name,
+            branch=self.branch,
+            commit_id=self._commit("audited"),
+            base=self.base,
+            drives=sorted(self._versions),
+            input_tables=self.input_tables,
+            accepted=frozenset(self._accepted),
+            versions=versions,
+            withdrawn=frozenset(self._withdrawn),
+            metadata=self._metadata(results, report),
+            queue=self.home.run / "publish.lock",
+        )
 
-    def _commit(self, what: str) -> None:
+    def _commit(self, what: str) -> str:
         # A difference of references sees what is committed, and nothing else.
         with contextlib.suppress(NothingToCommit):
-            self.repository.commit(self.branch, f"{self.name}: {what}", {"transaction": self.id})
+            return self.repository.commit(self.branch, f"{self.name}: {what}", {"transaction": self.id})
+        return self.repository.commit_id(self.branch)
 
-    def _published_before(self) -> str:
-        """The commit by which this run has published already, else the base."""
-        for commit in self.repository.log(MAIN, limit=500):
-            if commit.metadata.get("run_id") == self.run_id and commit.metadata.get("name") == self.name:
-                return commit.id
-        return self.base.commit_id
+    def _added(self, ref: str) -> dict[str, Added]:
+        changes = list(self.repository.diff(self.base.commit_id, ref))
+        refuse_actions(self.branch, changes)
+        return read_added(self.repository, ref, changes, frozenset(self._accepted))
 
-    def _audit(self, added: Added) -> AuditResult:
-        if added.rows > PANDAS_ROWS:
-            return audit(added.contract, self._spark_frame(added))
-        # Whole numbers stay whole: pandas' own integers have no null, and nanoseconds do not fit a float.
-        import pandas as pd
+    def _count(self, ref: str, added: Mapping[str, Added]) -> Counter[tuple[str, str]]:
+        """Rows per drive and table, as the files have them. Raises FleetError when they are not what was declared."""
+        rows: Counter[tuple[str, str]] = Counter()
+        for name, files in added.items():
+            if name not in self.tables:
+                raise self._undeclared(f"writes {name}", f"it declared {', '.join(self.tables)}")
+            for drive, count in rows_by_drive(self.repository, ref, files).items():
+                rows[drive, name] = count
+                if drive not in self._versions:
+                    raise self._undeclared(f"writes rows of {drive} to {name}", "it did not declare that drive")
+                if drive in self._withdrawn and not files.contract.keeps_quarantined:
+                    raise self._undeclared(f"writes rows of {drive} to {name}", "it withdraws that drive")
+        for (drive, name), expected in self._expected.items():
+            if rows[drive, name] != expected:
+                raise self._undeclared(
+                    f"holds {rows[drive, name]} rows of {drive} in {name}", f"{expected} were written"
+                )
+        return rows
 
-        nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-        return audit(added.contract, self._arrow(added).to_pandas(types_mapper=nullable.get))
+    def _undeclared(self, what: str, where: str) -> FleetError:
+        return FleetError(f"Branch {self.branch} {what}", where=where, remedy="Nothing was published.")
 
-    def _arrow(self, added: Added) -> pa.Table:
-        import pyarrow.parquet as pq
-        from pyarrow.fs import S3FileSystem
+    # ---- what this run has published before ----
 
-        options = self.repository.storage_options
-        files = S3FileSystem(
-            access_key=options["access_key_id"],
-            secret_key=options["secret_access_key"],
-            endpoint_override=options["endpoint_url"],
-            region=options["region"],
-            allow_bucket_creation=False,
-        )
-        schema = added.contract.arrow_schema
-        parts = []
-        for action, path in zip(added.actions, added.paths, strict=True):
-            rows = pq.read_table(f"{self.repository.name}/{self.branch}/{path}", filesystem=files, partitioning=None)
-            for column, value in action["partitionValues"].items():
-                constant = pa.scalar(date.fromisoformat(value), type=schema.field(column).type)
-                rows = rows.append_column(column, pa.repeat(constant, rows.num_rows))
-            parts.append(rows.select(schema.names).cast(schema))
-        return pa.concat_tables(parts)
+    @cached_property
+    def _earlier(self) -> list[tuple[str, dict[str, Any]]]:
+        """Commits of this run and transaction in main's history, newest first, with their reports."""
+        return [
+            (commit.id, json.loads(self.repository.get(commit.id, commit.metadata["audit"])))
+            for commit in self.repository.log(self.base.commit_id, limit=_HISTORY)
+            if commit.metadata.get("run_id") == self.run_id and commit.metadata.get("name") == self.name
+        ]
 
-    def _spark_frame(self, added: Added) -> Any:
-        from fleet_assets.lake.session import spark_session
+    @cached_property
+    def _published_before(self) -> dict[str, str]:
+        """Version of every drive that this run has published."""
+        return {drive: version for _, report in reversed(self._earlier) for drive, version in report["drives"].items()}
 
-        root = self.repository.uri(self.branch, added.contract.location, "s3a")
-        paths = [self.repository.uri(self.branch, path, "s3a") for path in added.paths]
-        ddl = ", ".join(f"`{column.name}` {column.type}" for column in added.contract.columns)
-        return spark_session(self.home).read.schema(ddl).option("basePath", root).parquet(*paths)
+    @property
+    def _found_before(self) -> Published:
+        if not self._earlier:
+            return Published(self.base.commit_id, {})
+        commit_id, report = self._earlier[0]
+        return Published(commit_id, {name: table["rows"] for name, table in report["tables"].items()})
 
-    def _write_report(self, results: Mapping[str, AuditResult]) -> dict[str, str]:
+    # ---- what is told about it ----
+
+    def _write_report(self, results: Mapping[str, AuditResult], rows: Mapping[tuple[str, str], int]) -> dict[str, str]:
         report = {
-            name: {
-                "version": load_tables()[name].version,
-                "rows": result.rows,
-                "rules": [
-                    {"rule": r.rule.name, "success": r.success, "unexpected": r.unexpected_count, "rows": r.sample_rows}
-                    for r in result.results
-                ],
-            }
-            for name, result in results.items()
+            "transaction": self.id,
+            "run_id": self.run_id,
+            "drives": {drive: version.version for drive, version in sorted(self._versions.items())},
+            "withdrawn": sorted(self._withdrawn),
+            "tables": {
+                name: {
+                    "contract_version": load_tables()[name].version,
+                    "rows": result.rows,
+                    "rows_by_drive": {drive: count for (drive, table), count in sorted(rows.items()) if table == name},
+                    "rules": [
+                        {
+                            "rule": found.rule.name,
+                            "scope": found.rule.scope,
+                            "blocking": found.rule.blocking,
+                            "success": found.success,
+                            "unexpected_rows": found.unexpected_count,
+                            "sample_rows": found.sample_rows,
+                            "detail": found.detail,
+                        }
+                        for found in result.results
+                    ],
+                }
+                for name, result in results.items()
+            },
         }
         data = json.dumps(report, indent=1, default=str).encode()
         path = f"audits/{self.id}.json"
@@ -258,30 +283,27 @@ class Transaction:
     def _metadata(self, results: Mapping[str, AuditResult], report: Mapping[str, str]) -> dict[str, str]:
         from fleet_assets import __version__
 
+        drives = sorted(self._versions)
         return {
             "transaction": self.id,
             "name": self.name,
             "run_id": self.run_id,
             "assets": json.dumps(self.tables),
-            "drives": json.dumps(sorted(self._versions)),
-            "withdrawn": json.dumps(sorted(self._withdrawn)),
-            "code_version": f"{__version__}/{next(iter(self._versions.values())).code_version}",
+            "drives": json.dumps(drives[:_NAMED_DRIVES]),
+            "drive_count": str(len(drives)),
+            "withdrawn": json.dumps(sorted(self._withdrawn)[:_NAMED_DRIVES]),
+            "code_version": f"{__version__}/{','.join(sorted({v.code_version for v in self._versions.values()}))}",
             "input_commit": self.base.commit_id,
             "contracts": json.dumps({name: load_tables()[name].version for name in self.tables}),
             "rows": json.dumps({name: result.rows for name, result in results.items()}),
             **report,
         }
 
-    def _plan(self, metadata: Mapping[str, str]) -> Plan:
-        versions = {
-            (drive, table): Version(version.version, self.run_id, self._rows.get((drive, table), 0))
-            for drive, version in self._versions.items()
-            for table in self.tables
-        }
+    def _version_rows(self, versions: Mapping[tuple[str, str], Version]) -> pa.Table:
         rows = [
             {
                 "drive_id": drive,
-                "day": date.fromisoformat(drive.rsplit("--", 1)[-1][:8]),
+                "day": day_of(drive),
                 "table_name": table,
                 "version": version.version,
                 "run_id": version.run_id,
@@ -290,24 +312,6 @@ class Transaction:
                 "code_version": self._versions[drive].code_version,
                 "contract_version": load_tables()[table].version,
             }
-            for (drive, table), version in versions.items()
+            for (drive, table), version in sorted(versions.items())
         ]
-        return Plan(
-            name=self.name,
-            branch=self.branch,
-            base=self.base,
-            drives=sorted(self._versions),
-            input_tables=self.input_tables,
-            accepted=frozenset(self._accepted),
-            versions=versions,
-            version_rows=pa.Table.from_pylist(rows, schema=load_tables()[VERSIONS].arrow_schema),
-            withdrawn=self._withdrawn,
-            metadata=metadata,
-        )
-
-    def abandon(self) -> None:
-        """The body failed: its branch goes, and with it whatever was written."""
-        try:
-            self.repository.delete_branch(self.branch)
-        except NotFound:
-            return
+        return pa.Table.from_pylist(rows, schema=load_tables()[VERSIONS].arrow_schema)

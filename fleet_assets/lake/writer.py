@@ -1,0 +1,93 @@
+"""Appends to a transaction's branch, from any process.
+
+In: rows of one table and the name of the task that made them. Out: files and a log entry on the branch that carries the
+task's name, so that only what accepted tasks wrote is published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from fleet_assets.contracts.model import TableContract
+from fleet_assets.errors import FleetError
+from fleet_assets.lake.client import Repository
+from fleet_assets.lake.delta_log import TASK_KEY
+from fleet_assets.lake.tables import contract_of, engine_errors, open_table
+
+# Bins append to one table at once; each lost race costs one more try.
+_COMMIT_TRIES = 50
+
+
+@dataclass(frozen=True)
+class TaskWriter:
+    """Can be pickled into a Spark task. home_root: folder of the installation; task: a name that is never used twice."""
+
+    home_root: str
+    branch: str
+    task: str
+
+    def append(self, table: str, rows: pa.Table | pa.RecordBatchReader) -> int:
+        """Adds rows, which must have the contract's columns; gives their number. Raises FleetError."""
+        return append(_repository(self.home_root), self.branch, table, rows, self.task)
+
+    def upload(self, path: str, file: Path) -> None:
+        """An object named by its hash (recordings/<sha256>.mcap): what is there already is the same."""
+        upload(_repository(self.home_root), self.branch, path, file)
+
+
+def append(repository: Repository, branch: str, table: str, rows: pa.Table | pa.RecordBatchReader, task: str) -> int:
+    """One Delta append. A reader is streamed: memory does not grow with it."""
+    from deltalake import CommitProperties, write_deltalake
+
+    contract = contract_of(table)
+    counted = _Counted(contract, rows)
+    properties = CommitProperties(custom_metadata={TASK_KEY: task}, max_commit_retries=_COMMIT_TRIES)
+    target = open_table(repository, branch, contract)
+    with engine_errors(f"Rows of {table} could not be written to {branch}"):
+        write_deltalake(target, counted.reader, mode="append", commit_properties=properties)
+    return counted.rows
+
+
+def upload(repository: Repository, branch: str, path: str, file: Path) -> None:
+    if not repository.has(branch, path):
+        repository.upload(branch, path, file)
+
+
+class _Counted:
+    """The rows in the contract's columns, order and types, counted as they pass."""
+
+    def __init__(self, contract: TableContract, rows: pa.Table | pa.RecordBatchReader) -> None:
+        self.rows = 0
+        self._schema = contract.arrow_schema
+        missing = [name for name in self._schema.names if name not in rows.schema.names]
+        unknown = [name for name in rows.schema.names if name not in self._schema.names]
+        if missing or unknown:
+            raise FleetError(
+                f"Rows do not fit {contract.name} {contract.version}",
+                where="; ".join(
+                    f"{what} {', '.join(names)}"
+                    for what, names in (("missing", missing), ("unknown", unknown))
+                    if names
+                ),
+                remedy="Give every column of the contract, null where there is no value.",
+            )
+        self.reader = pa.RecordBatchReader.from_batches(self._schema, self._batches(rows))
+
+    def _batches(self, rows: pa.Table | pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        for batch in rows.to_batches() if isinstance(rows, pa.Table) else rows:
+            ordered = batch.select(self._schema.names)
+            if ordered.schema != self._schema:
+                ordered = ordered.cast(self._schema)
+            self.rows += batch.num_rows
+            yield ordered
+
+
+def _repository(home_root: str) -> Repository:
+    from fleet_assets.lake.lake import Lake
+    from fleet_assets.services.home import Home
+
+    return Lake.open(Home.open(Path(home_root))).repository
