@@ -41,8 +41,9 @@ class Lake:
         self.auditor = auditor
 
     @classmethod
-    def open(cls, home: Home | None = None) -> Lake:
-        return _open(home or Home.open())
+    def open(cls, home: Home | None = None, repository: str = REPOSITORY) -> Lake:
+        """The lake of an installation, one per process. repository: its name in lakeFS."""
+        return _open(home or Home.open(), repository)
 
     def at(self, ref: str = MAIN) -> Snapshot:
         """The lake as it is at a branch, tag or commit now; later commits do not show."""
@@ -169,5 +170,5 @@ class Lake:
 
 
 @lru_cache(maxsize=8)
-def _open(home: Home) -> Lake:
-    return Lake(home, Repository(home.lakefs_url, home.access_key_id, home.secret_access_key, REPOSITORY))
+def _open(home: Home, repository: str) -> Lake:
+    return Lake(home, Repository(home.lakefs_url, home.access_key_id, home.secret_access_key, repository))

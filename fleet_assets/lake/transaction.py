@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -30,8 +30,11 @@ from fleet_assets.lake.lease import Lease
 from fleet_assets.lake.publish import Plan, Published, publish, refuse_actions
 from fleet_assets.lake.tables import VERSIONS, Snapshot, Version, contract_of, day_of
 from fleet_assets.lake.versions import DriveVersion
-from fleet_assets.lake.writer import TaskWriter, append, upload
+from fleet_assets.lake.writer import TaskWriter, append, append_frame, upload
 from fleet_assets.services.home import Home
+
+if TYPE_CHECKING:
+    from pyspark.sql.connect.dataframe import DataFrame
 
 __all__ = ["AuditFailed", "TaskWriter", "Transaction"]
 
@@ -104,13 +107,19 @@ class Transaction:
         """Adds rows from this process; gives their number."""
         return append(self.repository, self.branch, table, rows, _DRIVER)
 
+    def append_frame(self, table: str, frame: DataFrame) -> None:
+        """Adds the rows of a Spark frame, which must have the contract's columns."""
+        task = f"frame-{secrets.token_hex(6)}"
+        append_frame(self.repository, self.branch, table, frame, task)
+        self._accepted.add(task)
+
     def put_object(self, path: str, file: Path) -> None:
         """An object named by its hash: recordings/<sha256>.mcap."""
         upload(self.repository, self.branch, path, file)
 
     def writer(self, task: str) -> TaskWriter:
         """For another process. What it writes counts once accept(task) was called."""
-        return TaskWriter(str(self.home.root), self.branch, task)
+        return TaskWriter(str(self.home.root), self.repository.name, self.branch, task)
 
     def accept(self, task: str, rows: Mapping[str, Mapping[str, int]] | None = None) -> None:
         """A task has succeeded; what other tries of it added is not published. rows: drive -> table -> rows that it says

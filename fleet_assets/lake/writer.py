@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -18,25 +19,37 @@ from fleet_assets.lake.client import Repository
 from fleet_assets.lake.delta_log import TASK_KEY
 from fleet_assets.lake.tables import contract_of, engine_errors, open_table
 
+if TYPE_CHECKING:
+    from pyspark.sql.connect.dataframe import DataFrame
+
 # Bins append to one table at once; each lost race costs one more try.
 _COMMIT_TRIES = 50
 
 
 @dataclass(frozen=True)
 class TaskWriter:
-    """Can be pickled into a Spark task. home_root: folder of the installation; task: a name that is never used twice."""
+    """Can be pickled into a Spark task. home_root: folder of the installation; repository: its name in lakeFS; task: a
+    name that is never used twice."""
 
     home_root: str
+    repository: str
     branch: str
     task: str
 
     def append(self, table: str, rows: pa.Table | pa.RecordBatchReader) -> int:
         """Adds rows, which must have the contract's columns; gives their number. Raises FleetError."""
-        return append(_repository(self.home_root), self.branch, table, rows, self.task)
+        return append(self._opened, self.branch, table, rows, self.task)
 
     def upload(self, path: str, file: Path) -> None:
         """An object named by its hash (recordings/<sha256>.mcap): what is there already is the same."""
-        upload(_repository(self.home_root), self.branch, path, file)
+        upload(self._opened, self.branch, path, file)
+
+    @property
+    def _opened(self) -> Repository:
+        from fleet_assets.lake.lake import Lake
+        from fleet_assets.services.home import Home
+
+        return Lake.open(Home.open(Path(self.home_root)), self.repository).repository
 
 
 def append(repository: Repository, branch: str, table: str, rows: pa.Table | pa.RecordBatchReader, task: str) -> int:
@@ -55,6 +68,12 @@ def append(repository: Repository, branch: str, table: str, rows: pa.Table | pa.
 def upload(repository: Repository, branch: str, path: str, file: Path) -> None:
     if not repository.has(branch, path):
         repository.upload(branch, path, file)
+
+
+def append_frame(repository: Repository, branch: str, table: str, frame: DataFrame, task: str) -> None:
+    """One Delta append by Spark."""
+    location = repository.uri(branch, contract_of(table).location, "s3a")
+    frame.write.format("delta").mode("append").option("userMetadata", task).save(location)
 
 
 class _Counted:
@@ -84,10 +103,3 @@ class _Counted:
                 ordered = ordered.cast(self._schema)
             self.rows += batch.num_rows
             yield ordered
-
-
-def _repository(home_root: str) -> Repository:
-    from fleet_assets.lake.lake import Lake
-    from fleet_assets.services.home import Home
-
-    return Lake.open(Home.open(Path(home_root))).repository

@@ -1,0 +1,280 @@
+"""The `fleet` command.
+
+In: arguments. Out: what they ask for, as a table or with --json as one document. Every command says in --help what it
+does and shows an example; exit codes are in `console.Exit`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fleet_assets import console
+from fleet_assets.console import Exit
+from fleet_assets.errors import FleetError
+from fleet_assets.services.home import Home
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="The data flywheel of an autonomous fleet. Start with `fleet up`, then `fleet ingest PATH`.\n\n"
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done and found something to act on.",
+)
+show_app = typer.Typer(no_args_is_help=True, help="What the lake says about drives. Example: `fleet show drives`")
+contracts_app = typer.Typer(
+    no_args_is_help=True, help="Contracts of tables and streams. Example: `fleet contracts check`"
+)
+app.add_typer(show_app, name="show")
+app.add_typer(contracts_app, name="contracts")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Ref = Annotated[str, typer.Option("--at", help="Branch, tag or commit of the lake.", metavar="REF")]
+
+
+def main() -> None:
+    """Entry point: a FleetError becomes one line and exit code 1."""
+    try:
+        app()
+    except FleetError as error:
+        console.print_error(error)
+        sys.exit(Exit.FAILED)
+    except KeyboardInterrupt:
+        console.say("Interrupted. What was queued goes on in the daemon; `fleet status` shows it.")
+        sys.exit(130)
+
+
+# ---- servers ---------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def up(json: Json = False) -> None:
+    """Start lakeFS, Spark Connect, the Dagster webserver and daemon, and keep them running.
+
+    Example: `FLEET_HOME=~/fleet fleet up`
+    """
+    from fleet_assets.lake.lake import Lake
+    from fleet_assets.services import supervisor
+
+    home = Home.open()
+    supervisor.up(home, progress=console.say)
+    Lake.open(home).ensure()
+    _print_status(home, json)
+
+
+@app.command()
+def down(json: Json = False) -> None:
+    """Stop all servers of this installation. Example: `fleet down`"""
+    from fleet_assets.services import supervisor
+
+    home = Home.open()
+    supervisor.down(home)
+    _print_status(home, json)
+
+
+@app.command()
+def status(json: Json = False) -> None:
+    """Servers, addresses, and how far the work is. Example: `fleet status --json`"""
+    if not _print_status(Home.open(), json):
+        raise typer.Exit(Exit.FINDINGS)
+
+
+def _print_status(home: Home, as_json: bool) -> bool:
+    from dataclasses import asdict
+
+    from fleet_assets.services import supervisor
+
+    services = supervisor.status(home)
+    rows = [asdict(service) for service in services]
+    console.print_rows(rows, title=f"Servers of {home.root}", empty="No server is known.", as_json=as_json)
+    return all(service.ready for service in services)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Check the machine and the installation, with a remedy for each finding. Example: `fleet doctor`"""
+    from dataclasses import asdict
+
+    from fleet_assets.services.doctor import doctor as examine
+
+    findings = examine(Home.open())
+    console.print_rows(
+        [asdict(finding) for finding in findings], title="Findings", empty="Nothing to check.", as_json=json
+    )
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(Exit.FINDINGS)
+
+
+# ---- work ------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(help="Recordings: each file or folder is one.", exists=True)],
+    vehicle: Annotated[str | None, typer.Option(help="Vehicle id, if the recording does not tell.")] = None,
+    start: Annotated[str | None, typer.Option(help="UTC start, ISO 8601, if the recording does not tell.")] = None,
+    json: Json = False,
+) -> None:
+    """Bring recordings into the landing folder; the daemon carries them on.
+
+    Originals are read, never changed. Example: `fleet ingest drive.mcap --vehicle car7`
+    """
+    from dataclasses import asdict
+
+    from fleet_assets.capture.delivery import deliver
+
+    home = Home.open()
+    rows: list[dict[str, Any]] = []
+    failed = False
+    for path in paths:
+        try:
+            with console.progress(f"copying {path.name}", in_bytes=True) as advance:
+                rows.append(asdict(deliver(path, home.landing, vehicle=vehicle, start=start, progress=advance)))
+        except FleetError as error:
+            failed = True
+            console.print_error(error)
+    console.print_rows(rows, title="Delivered", empty="Nothing was delivered.", as_json=json)
+    if failed:
+        raise typer.Exit(Exit.FAILED)
+
+
+@app.command()
+def run(
+    selection: Annotated[str, typer.Argument(help="Assets, in Dagster's selection syntax.")] = "*",
+    drives: Annotated[list[str] | None, typer.Option(help="Only these drives, done or not. Repeatable.")] = None,
+    json: Json = False,
+) -> None:
+    """Run assets through the daemon's queue and wait: what is missing, or the given drives again.
+
+    Examples: `fleet run`, `fleet run "group:synchronise" --drives car7--20260102T030405Z`
+    """
+    from fleet_assets import runs, show
+    from fleet_assets.definitions import defs
+    from fleet_assets.lake.lake import Lake
+
+    home = Home.open()
+    keys = runs.select(selection, defs)
+    with runs.instance_of(home) as instance:
+        with console.progress("waiting for the landing sensor") as advance:
+            runs.await_landed(instance, home, advance)
+        with console.progress("runs") as advance:
+            ended = runs.run(instance, home, keys, drives, advance)
+    done = show.drives(Lake.open(home).at("main"), ended.drives)
+    if json:
+        console.print_json({"ok": ended.ok, "runs": ended.runs, "failures": ended.failures, "drives": done})
+    else:
+        console.print_rows(done, title=f"{len(ended.drives)} drives", empty="Nothing was due.", as_json=False)
+        for run_id, why in ended.failures:
+            console.say(f"run {run_id[:8]} failed: {why}")
+    if not ended.ok:
+        raise typer.Exit(Exit.FAILED)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="One SELECT over contract tables, such as ingest.streams.")],
+    at: Ref = "main",
+    limit: Annotated[int, typer.Option(help="Rows at most.", min=1, max=1_000_000)] = 1000,
+    json: Json = False,
+) -> None:
+    """One SELECT over contract tables at one commit.
+
+    Example: `fleet query "SELECT stream, sum(gaps) FROM ingest.streams GROUP BY stream" --at main`
+    """
+    from fleet_assets.lake.lake import Lake
+
+    result = Lake.open(Home.open()).at(at).query(sql, limit=limit)
+    console.print_rows(result.to_pylist(), title=f"{result.num_rows} rows", empty="No rows.", as_json=json)
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="Which one; `fleet bench list` names them.")], json: Json = False
+) -> None:
+    """Time our work beside peers and the hardware floor, in one run. Example: `fleet bench publish --json`"""
+    from benchmarks import harness
+
+    if name == "list":
+        console.print_rows(harness.names(), title="Benchmarks", empty="None.", as_json=json)
+        return
+    result = harness.run(name, Home.open())
+    if json:
+        console.print_json(result)
+    else:
+        console.print_rows(result["rows"], title=f"{name} on {result['machine']}", empty="No rows.", as_json=False)
+
+
+@app.command()
+def demo() -> None:
+    """Generate a few drives, two of them damaged, and carry them through. Example: `fleet demo`"""
+    from fleet_assets.demo import demo as play
+
+    play(Home.open())
+
+
+# ---- show ------------------------------------------------------------------------------------------------------------
+
+
+@show_app.command("drives")
+def show_drives(at: Ref = "main", json: Json = False) -> None:
+    """One row per drive. Example: `fleet show drives --at main`"""
+    from fleet_assets import show
+    from fleet_assets.lake.lake import Lake
+
+    snapshot = Lake.open(Home.open()).at(at)
+    console.print_rows(
+        show.drives(snapshot), title=f"Drives at {snapshot.commit_id[:12]}", empty="No drive yet.", as_json=json
+    )
+
+
+@show_app.command("drive")
+def show_drive(drive_id: Annotated[str, typer.Argument(metavar="KEY")], at: Ref = "main", json: Json = False) -> None:
+    """Streams, ledger, clocks and matches of one drive. Example: `fleet show drive car7--20260102T030405Z`"""
+    from fleet_assets import show
+    from fleet_assets.lake.lake import Lake
+
+    facts = show.drive(Lake.open(Home.open()).at(at), drive_id)
+    if json:
+        console.print_json(facts)
+        return
+    for name, value in facts.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            console.print_rows(value, title=f"\n{name}", empty="", as_json=False)
+        elif value not in ([], None):
+            console.out.print(f"{name}: {value}", markup=False)
+
+
+@show_app.command("quarantine")
+def show_quarantine(at: Ref = "main", json: Json = False) -> None:
+    """Quarantined drives, and folders in the landing that could not be taken. Example: `fleet show quarantine`"""
+    from fleet_assets import show
+    from fleet_assets.capture.landing import scan
+    from fleet_assets.lake.lake import Lake
+
+    home = Home.open()
+    rows = show.quarantine(Lake.open(home).at(at))
+    landed = [
+        {"folder": item.folder, "reason": item.reason, "remedy": item.remedy} for item in scan(home.landing).rejected
+    ]
+    if json:
+        console.print_json({"drives": rows, "landing": landed})
+        return
+    console.print_rows(rows, title="Quarantined drives", empty="No drive is quarantined.", as_json=False)
+    if landed:
+        console.print_rows(landed, title="Not taken from the landing folder", empty="", as_json=False)
+
+
+# ---- contracts -------------------------------------------------------------------------------------------------------
+
+
+@contracts_app.command("apply")
+def contracts_apply(json: Json = False) -> None:
+    """Create and evolve the tables on main. Example: `fleet contracts apply`"""
+    from fleet_assets.lake.lake import Lake
+    from fleet_assets.lake.schema import apply
+
+    changes = apply(Lake.open(Home.open()))
+    console.print_rows([{"change": change} for change in changes], title="Applied", empty="Up to date.", as_json=json)

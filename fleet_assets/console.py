@@ -1,0 +1,99 @@
+"""What the `fleet` command writes: tables, JSON, progress, errors, exit codes.
+
+In: plain rows. Out: a table for people on a terminal, or one JSON document on standard output with --json; progress and
+errors always on standard error, so that output can be piped.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from fleet_assets.errors import FleetError
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+Advance = Callable[[int, int], None]  # (done, total)
+
+
+class Exit(IntEnum):
+    """Exit codes of every command."""
+
+    OK = 0
+    FAILED = 1  # an error, explained on standard error
+    USAGE = 2
+    FINDINGS = 3  # the command worked and found something to act on
+
+
+def print_json(document: Any) -> None:
+    """One document; what JSON does not know is written as text."""
+    sys.stdout.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], *, title: str, empty: str, as_json: bool) -> None:
+    """Rows with the same keys. empty: the sentence to print when there are none."""
+    if as_json:
+        print_json(list(rows))
+        return
+    if not rows:
+        out.print(empty, markup=False)
+        return
+    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    out.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return "; ".join(map(str, value)) or "-"
+    return str(value).replace("[", "\\[")
+
+
+def say(sentence: str) -> None:
+    """A line of progress for people."""
+    err.print(sentence, markup=False)
+
+
+def print_error(error: FleetError) -> None:
+    err.print("error: ", style="bold red", end="")
+    err.print(str(error), markup=False)
+
+
+@contextmanager
+def progress(what: str, *, in_bytes: bool = False) -> Iterator[Advance]:
+    """A bar with counts (or bytes) and time left; nothing is drawn when standard error is not a terminal."""
+    count = DownloadColumn() if in_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), count, TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield advance

@@ -1,0 +1,34 @@
+"""The flow as one reads it: capture, ingest, synchronise, and what will follow.
+
+In: FLEET_HOME. Out: `defs`, which the Dagster UI, the daemon and `fleet run` load.
+"""
+
+import dagster as dg
+
+from fleet_assets.automation import nightly, nightly_maintenance, per_drive_sensor
+from fleet_assets.capture.assets import recordings
+from fleet_assets.capture.sensors import landing_sensor
+from fleet_assets.ingest.assets import ingest
+from fleet_assets.resources import FleetResource
+from fleet_assets.specs import coming
+from fleet_assets.synchronise.assets import synchronise
+
+# Stages that are not built yet, so that the lineage already reads in flow order.
+PLANNED = [
+    coming("features", "Feature views in Feast, one definition for training and vehicle.", after="synchronise/frames"),
+    coming("curate", "Scenarios, slices and balanced datasets.", after="features/planned"),
+    coming("train", "Multimodal fusion models.", after="curate/planned"),
+    coming("evaluate", "Safety gates per slice, with confidence bounds.", after="train/planned"),
+    coming("package", "The signed artefact that ships.", after="evaluate/planned"),
+    coming("deploy", "Phased roll-out, halt and roll-back.", after="package/planned"),
+    coming("monitor", "Drift and events, turned into capture requests.", after="deploy/planned"),
+]
+
+defs = dg.Definitions(
+    assets=[recordings, ingest, synchronise, *PLANNED],
+    jobs=[nightly_maintenance],
+    schedules=[nightly],
+    sensors=[landing_sensor, per_drive_sensor],
+    resources={"fleet": FleetResource()},
+    executor=dg.in_process_executor,
+)

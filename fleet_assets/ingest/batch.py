@@ -1,0 +1,105 @@
+"""A batch of drives, from the landing folder to one commit on main.
+
+In: drive keys. Out: a BatchOutcome. Drives are decoded in Spark tasks, many to a task; a task appends the rows of its accepted
+drives to the transaction's branch, one append per table.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fleet_assets.capture.landing import recordings_of
+from fleet_assets.contracts.loader import load_streams, load_tables
+from fleet_assets.ingest.decode import DecodedDrive, DriveItem, decode_drive
+from fleet_assets.lake.batch import BatchOutcome, DriveOutcome, run_batch
+from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.spool import write_all
+from fleet_assets.lake.versions import DriveVersion, version_of
+from fleet_assets.lake.writer import TaskWriter
+from fleet_assets.services.home import Home
+
+TABLES = tuple(name for name in sorted(load_tables()) if name.startswith("ingest."))
+CODE_VERSION = "1"
+
+
+def ingest_batch(
+    home: Home,
+    lake: Lake,
+    drives: Sequence[str],
+    *,
+    run_id: str,
+    parallel: bool = True,
+    on_step: Callable[[int], None] | None = None,
+) -> BatchOutcome:
+    """Decodes the drives' recordings and publishes them in one transaction.
+
+    parallel: in Spark tasks, else in this process. on_step: called before each numbered step of publishing.
+    """
+
+    def items(_: object) -> dict[str, tuple[DriveItem, DriveVersion]]:
+        return {
+            drive: (
+                DriveItem(drive, tuple(f.folder for f in found), sum(f.manifest.bytes for f in found)),
+                _version(found),
+            )
+            for drive, found in recordings_of(home.landing, drives).items()
+            if found
+        }
+
+    return run_batch(
+        home,
+        lake,
+        name="ingest",
+        run_id=run_id,
+        drives=drives,
+        tables=TABLES,
+        items=items,
+        weight_bytes=lambda item: item.bytes,
+        work=lambda tx: _Work(str(home.root), tx.branch),
+        missing="its recordings are no longer in the landing folder",
+        parallel=parallel,
+        on_step=on_step,
+    )
+
+
+def _version(found: Sequence[Any]) -> DriveVersion:
+    recordings = {item.manifest.recording_id: item.manifest.recording_id[:16] for item in found}
+    contracts = [load_tables()[name].fingerprint for name in TABLES]
+    contracts += [contract.fingerprint for contract in load_streams().values()]
+    return version_of(inputs=recordings, code_version=CODE_VERSION, contracts=contracts)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a task does; pickled."""
+
+    home_root: str
+    branch: str
+
+    def __call__(self, items: Sequence[DriveItem], task: str) -> list[Mapping[str, Any]]:
+        home = Home.open(Path(self.home_root))
+        writer = TaskWriter(self.home_root, self.branch, task)
+        with tempfile.TemporaryDirectory(dir=home.scratch, prefix="ingest-") as scratch:
+            decoded = []
+            for number, item in enumerate(sorted(items, key=lambda item: item.drive_id)):
+                folder = Path(scratch, str(number))
+                folder.mkdir()
+                decoded.append(decode_drive(item, home.landing, folder))
+                for key, path in decoded[-1].objects.items():
+                    writer.upload(key, path)
+            write_all(writer, [drive.spool for drive in decoded])
+            return [_outcome(drive) for drive in decoded]
+
+
+def _outcome(drive: DecodedDrive) -> Mapping[str, Any]:
+    outcome = DriveOutcome(
+        drive.item.drive_id,
+        "published" if drive.accepted else "quarantined",
+        rows=dict(drive.spool.rows),
+        reasons=[f"{fault.rule}: {fault.reason}" for fault in drive.faults],
+    )
+    return vars(outcome)

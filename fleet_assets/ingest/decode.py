@@ -1,0 +1,348 @@
+"""One drive, from its recordings in the landing folder to rows per table.
+
+In: the folders of a drive's recordings. Out: a spool with the rows of every ingest table, the objects to upload, and,
+when the drive broke a rule, why. A fault of one drive costs no other drive anything. Runs inside a Spark task or in
+process: the same code, the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fleet_assets.capture.drive_key import DriveKey
+from fleet_assets.capture.manifest import Manifest, read_manifest
+from fleet_assets.contracts.loader import load_tables, stream_for
+from fleet_assets.contracts.model import TABLE_OF_KIND
+from fleet_assets.contracts.rules import DriveEvaluation, RuleFailure, evaluate_drive, evaluate_rows
+from fleet_assets.errors import FleetError
+from fleet_assets.formats.reader import PAYLOAD_KINDS, Batch, Reader, RecordingFiles, open_recording
+from fleet_assets.formats.rewrite import rewrite_as_mcap
+from fleet_assets.ingest.overlap import Overlap
+from fleet_assets.ingest.tally import StreamTally
+from fleet_assets.lake.spool import Spool
+
+WHOLE_RECORDING = "(recording)"  # ledger name of what belongs to no topic
+KINDS = tuple(TABLE_OF_KIND)
+
+
+@dataclass(frozen=True)
+class DriveItem:
+    """A drive to decode. folders: its recordings, relative to the landing folder, in order of delivery."""
+
+    drive_id: str
+    folders: tuple[str, ...]
+    bytes: int
+
+
+@dataclass
+class Fault:
+    """Why a drive is quarantined. samples: at most 20 rows, as JSON."""
+
+    rule: str
+    table: str
+    reason: str
+    rows: int = 0
+    samples: list[str] = field(default_factory=list)
+
+
+@dataclass
+class DecodedDrive:
+    item: DriveItem
+    spool: Spool
+    objects: dict[str, Path]  # lake key -> local file
+    faults: list[Fault]
+
+    @property
+    def accepted(self) -> bool:
+        return not self.faults
+
+
+@dataclass
+class _Recording:
+    folder: str
+    manifest: Manifest
+    format: str | None = None
+    object: str | None = None
+
+
+def decode_drive(item: DriveItem, landing: Path, scratch: Path) -> DecodedDrive:
+    """Reads every recording of the drive once. scratch: an empty folder for spools and rewritten recordings."""
+    return _Decoder(item, landing, scratch).decode()
+
+
+class _Decoder:
+    def __init__(self, item: DriveItem, landing: Path, scratch: Path) -> None:
+        self.item = item
+        self.landing = landing
+        self.scratch = scratch
+        self.key = DriveKey.parse(item.drive_id)
+        self.spool = Spool(scratch / "spool")
+        self.objects: dict[str, Path] = {}
+        self.faults: list[Fault] = []
+        self.tallies: dict[str, StreamTally] = {}
+        self.recordings: list[_Recording] = []
+        self.overlap = Overlap() if len(item.folders) > 1 else None
+        self.differing: dict[str, int] = {}  # stream -> records that contradict an earlier recording
+        self.drive_rules: dict[str, DriveEvaluation] = {}  # table or stream -> its drive rules
+
+    def decode(self) -> DecodedDrive:
+        for folder in self.item.folders:
+            try:
+                self._recording(folder)
+            except FleetError as error:
+                where = f" ({error.where})" if error.where else ""
+                self.faults.append(Fault("recording is readable", "ingest.recordings", f"{error.what}{where}", rows=1))
+            if self.overlap is not None:
+                self.overlap.close()
+        for stream, count in self.differing.items():
+            why = f"conflict: recordings of the same time differ in {count} records of {stream}"
+            self.faults.append(Fault("recordings agree", "ingest.recordings", why, count))
+        for name, evaluation in self.drive_rules.items():
+            self._fail(name, evaluation.failures())
+        self._append_streams()
+        self._append_drive()
+        for name in ("ingest.streams", "ingest.drives"):
+            rows = self.spool.table(name)
+            if rows is not None:
+                self._fail(name, evaluate_drive(load_tables()[name], rows))
+        if self.faults:
+            self.spool.drop_rows()
+            self.objects.clear()
+        self._append_accounts()
+        self.spool.close()
+        return DecodedDrive(self.item, self.spool, self.objects, self.faults)
+
+    def _fail(self, name: str, failures: list[RuleFailure]) -> None:
+        for failure in failures:
+            samples = [json.dumps(sample, default=str) for sample in failure.sample_rows]
+            reason = f"{failure.rule.description or failure.rule.name} {failure.count} rows."
+            self.faults.append(Fault(failure.rule.name, name, reason, failure.count, samples))
+
+    def _recording(self, folder: str) -> None:
+        root = self.landing / folder
+        manifest = read_manifest(root)
+        if any(manifest.recording_id == known.manifest.recording_id for known in self.recordings):
+            return  # the same content again: one recording
+        recording = _Recording(folder, manifest)
+        self.recordings.append(recording)
+        manifest.verify(root)
+        reader = open_recording(RecordingFiles(root, tuple(file.path for file in manifest.files)))
+        recording.format = reader.format
+        for source, batches in self._passes(reader, recording):
+            for batch in batches:
+                self._take(batch, recording)
+            for refusal in source.refusals:
+                tally = self._tally(refusal.topic or WHOLE_RECORDING, None)
+                tally.refuse(refusal.reason, refusal.count, f"{folder}: {refusal.position}", unread=True)
+
+    def _passes(self, reader: Reader, recording: _Recording) -> Iterator[tuple[Reader, Iterator[Batch]]]:
+        """The reader itself; and, for a container that is not byte-addressable, its payload as MCAP."""
+        if reader.payload_in_place:
+            file = recording.manifest.files[0]
+            self._object(recording, file.sha256, self.landing / recording.folder / file.path)
+            yield reader, reader.read()
+            return
+        channels = reader.channels()
+        if any(channel.kind in PAYLOAD_KINDS for channel in channels):
+            rewritten = self.scratch / f"{recording.manifest.recording_id}.mcap"
+            self._object(recording, rewrite_as_mcap(reader.payloads(), rewritten), rewritten)
+            indexed = open_recording(RecordingFiles(self.scratch, (rewritten.name,)))
+            yield indexed, indexed.read()
+        yield reader, reader.read(topics=[channel.topic for channel in channels if channel.kind not in PAYLOAD_KINDS])
+
+    def _object(self, recording: _Recording, sha256: str, path: Path) -> None:
+        recording.object = f"recordings/{sha256}.mcap"
+        self.objects[recording.object] = path
+
+    def _tally(self, topic: str, kind: str | None) -> StreamTally:
+        """The account of a topic. kind None: the reader could not read it; whatever covers the topic is meant."""
+        kinds = (kind,) if kind else KINDS
+        contract = next((found for k in kinds if (found := stream_for(topic, k)) is not None), None)
+        name = contract.name if contract else topic
+        return self.tallies.setdefault(name, StreamTally(name, contract))
+
+    def _take(self, batch: Batch, recording: _Recording) -> None:
+        tally = self._tally(batch.topic, batch.kind)
+        rows, first = batch.table, tally.delivered_rows
+        tally.delivered_rows += rows.num_rows
+        if tally.contract is None:
+            reason = f"no contract covers topic {batch.topic} ({batch.kind})"
+            tally.refuse(reason, rows.num_rows, f"{recording.folder}: record {first}")
+            return
+        table = TABLE_OF_KIND[batch.kind]
+        # Sequences count on over the recordings of a drive, so that one number names one record.
+        sequence = pa.array(np.arange(first, first + rows.num_rows, dtype=np.int64))
+        rows = rows.set_column(rows.column_names.index("sequence"), "sequence", sequence)
+        refused = np.zeros(rows.num_rows, dtype=bool)
+
+        def refuse(reason: str, mask: np.ndarray) -> None:
+            """Each row counts once, under the first reason that hits it."""
+            new = mask & ~refused
+            if new.any():
+                tally.refuse(reason, int(new.sum()), f"{recording.folder}: record {first + int(new.argmax())}")
+                np.logical_or(refused, new, out=refused)
+
+        clock, t_ns = _stamps(rows)
+        if t_ns is None:
+            refuse("the record has no stamp", np.ones(rows.num_rows, dtype=bool))
+        else:
+            tally.observe(t_ns, clock)
+            if self.overlap is not None:
+                repeated, different = self.overlap.observe(tally.stream, t_ns, rows)
+                refuse("an earlier recording of the drive has the same record", repeated)
+                if different.any():
+                    self.differing[tally.stream] = self.differing.get(tally.stream, 0) + int(different.sum())
+        for name, contract in ((table, load_tables()[table]), (tally.stream, tally.contract)):
+            self.drive_rules.setdefault(name, DriveEvaluation(contract)).observe(rows)
+            for failure in evaluate_rows(contract, rows):
+                refuse(failure.rule.name, failure.mask)
+        accepted = rows.filter(pa.array(~refused))
+        tally.spooled_rows += accepted.num_rows
+        constants = {**self._constants(), "stream": tally.stream, "object": recording.object}
+        self.spool.append(table, _with_constants(accepted, constants, load_tables()[table].arrow_schema))
+
+    def _constants(self) -> dict[str, Any]:
+        return {"drive_id": self.item.drive_id, "day": self.key.day}
+
+    def _append_streams(self) -> None:
+        """What is known of the streams once every record has been seen."""
+        self._append(
+            "ingest.streams",
+            [
+                {
+                    "stream": tally.stream,
+                    "kind": tally.contract.kind,
+                    "contract_version": tally.contract.version,
+                    "read_rows": tally.read_rows,
+                    "published_rows": tally.spooled_rows,
+                    "refused_rows": tally.refused_rows,
+                    "t_first_ns": tally.t_first_ns,
+                    "t_last_ns": tally.t_last_ns,
+                    "rate_hz": tally.rate_hz,
+                    "gaps": tally.gaps,
+                    "longest_gap_ns": tally.longest_gap_ns,
+                    "backward_steps": tally.backward_steps,
+                    "repeated_steps": tally.repeated_steps,
+                    "clock": tally.clock,
+                }
+                for tally in self.tallies.values()
+                if tally.contract is not None and tally.delivered_rows
+            ],
+        )
+
+    def _append_drive(self) -> None:
+        contracted = [tally for tally in self.tallies.values() if tally.contract is not None and tally.delivered_rows]
+        last = [tally.t_last_ns for tally in contracted if tally.t_last_ns is not None]
+        self._append(
+            "ingest.drives",
+            [
+                {
+                    "vehicle": self.key.vehicle,
+                    "t_start_ns": self.key.t_start_ns,
+                    "t_end_ns": max(last, default=None),
+                    "recordings": len(self.recordings),
+                    "streams": len(contracted),
+                    "context": _context(self.recordings),
+                }
+            ],
+        )
+        self.spool.close()
+
+    def _append_accounts(self) -> None:
+        """Recordings, ledger and quarantine: published whether the drive is or not."""
+        self._append(
+            "ingest.recordings",
+            [
+                {
+                    "recording_id": recording.manifest.recording_id,
+                    "vehicle": self.key.vehicle,
+                    "t_start_ns": self.key.t_start_ns,
+                    "format": recording.format,
+                    "files": [
+                        {"path": file.path, "bytes": file.bytes, "sha256": file.sha256}
+                        for file in recording.manifest.files
+                    ],
+                    "bytes": recording.manifest.bytes,
+                    "object": recording.object if not self.faults else None,
+                    "landing": recording.folder,
+                    "context": _context([recording]),
+                }
+                for recording in self.recordings
+            ],
+        )
+        self._append("ingest.ledger", [self._ledger_row(tally) for tally in self.tallies.values()])
+        self._append(
+            "ingest.quarantine",
+            [
+                {
+                    "table_name": fault.table,
+                    "rule": fault.rule,
+                    "reason": fault.reason,
+                    "rows": fault.rows,
+                    "samples": fault.samples,
+                    "recording_ids": [recording.manifest.recording_id for recording in self.recordings],
+                }
+                for fault in self.faults
+            ],
+        )
+
+    def _ledger_row(self, tally: StreamTally) -> dict[str, Any]:
+        # Published is counted from what is spooled to be published, not derived from the others: so the sum is a test.
+        published = 0 if self.faults else tally.spooled_rows
+        quarantined = tally.spooled_rows if self.faults else 0
+        return {
+            "stream": tally.stream,
+            "read_rows": tally.read_rows,
+            "published_rows": published,
+            "quarantined_rows": quarantined,
+            "refused_rows": tally.refused_rows,
+            "unaccounted_rows": tally.read_rows - published - quarantined - tally.refused_rows,
+            "reasons": [
+                {"reason": reason, "count": why.count, "first_position": why.first_position}
+                for reason, why in tally.reasons.items()
+            ],
+        }
+
+    def _append(self, table: str, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            schema = load_tables()[table].arrow_schema
+            self.spool.append(
+                table, pa.Table.from_pylist([{**self._constants(), **row} for row in rows], schema=schema)
+            )
+
+
+def _stamps(rows: pa.Table) -> tuple[str, np.ndarray | None]:
+    """The clock that every record of a batch has, device before host, and its stamps; None when there is none."""
+    for clock in ("device", "host"):
+        column = rows[f"t_{clock}_ns"]
+        if column.null_count == 0:
+            return clock, column.to_numpy()
+    return "host", None
+
+
+def _with_constants(rows: pa.Table, constants: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    """Columns of the schema: from the rows where they have them, else the same value for every row."""
+    present = set(rows.column_names)
+    columns = [
+        rows[field.name]
+        if field.name in present
+        else pa.repeat(pa.scalar(constants[field.name], type=field.type), rows.num_rows)
+        for field in schema
+    ]
+    return pa.table(columns, names=schema.names)
+
+
+def _context(recordings: list[_Recording]) -> list[dict[str, str]]:
+    """Context of all recordings; the first to give a key wins."""
+    merged: dict[str, dict[str, str]] = {}
+    for recording in recordings:
+        for key, entry in recording.manifest.context.items():
+            merged.setdefault(key, {"key": key, **entry})
+    return list(merged.values())

@@ -1,0 +1,81 @@
+"""The account of one stream: what was read, what was refused and why, and how its stamps run.
+
+In: batches of stamps and refusals, in reading order. Out: the rows of ingest.streams and ingest.ledger. Memory does
+not grow with the stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fleet_assets.contracts.loader import StreamContract
+from fleet_assets.kernels.sequence import sequence_steps
+
+
+@dataclass
+class Reason:
+    """Why records were refused: how many, and where the first one is."""
+
+    count: int
+    first_position: str
+
+
+@dataclass
+class StreamTally:
+    """stream: name in the lake (the topic itself when no contract covers it)."""
+
+    stream: str
+    contract: StreamContract | None
+    delivered_rows: int = 0  # what the reader handed over
+    unread_rows: int = 0  # what the reader could not read
+    refused_rows: int = 0  # by a reader or by a row rule
+    spooled_rows: int = 0  # kept: to be published, unless the drive is quarantined
+    reasons: dict[str, Reason] = field(default_factory=dict)
+    clock: str = "host"
+    t_first_ns: int | None = None
+    t_last_ns: int | None = None
+    gaps: int = 0
+    longest_gap_ns: int = 0
+    backward_steps: int = 0
+    repeated_steps: int = 0
+    _t_previous_ns: int | None = None
+    _stamped_rows: int = 0
+
+    @property
+    def read_rows(self) -> int:
+        return self.delivered_rows + self.unread_rows
+
+    @property
+    def rate_hz(self) -> float | None:
+        if self.t_first_ns is None or self.t_last_ns is None or self.t_last_ns <= self.t_first_ns:
+            return None
+        return (self._stamped_rows - 1) * 1e9 / (self.t_last_ns - self.t_first_ns)
+
+    def refuse(self, reason: str, count: int, position: str, *, unread: bool = False) -> None:
+        """Counts refused records. unread: they never reached us as rows."""
+        if unread:
+            self.unread_rows += count
+        self.refused_rows += count
+        known = self.reasons.setdefault(reason, Reason(0, position))
+        known.count += count
+
+    def observe(self, t_ns: np.ndarray, clock: str) -> None:
+        """Stamps of the next batch, int64 nanoseconds, in reading order."""
+        self.clock = clock
+        if t_ns.size == 0:
+            return
+        self._stamped_rows += t_ns.size
+        if self._t_previous_ns is not None:
+            t_ns = np.concatenate([np.array([self._t_previous_ns], dtype=np.int64), t_ns])
+        limit_ns = self.contract.gap_limit_ns if self.contract else None
+        gaps, longest_gap_ns, backward, repeated = sequence_steps(t_ns, limit_ns or 0)
+        self.gaps += gaps
+        self.longest_gap_ns = max(self.longest_gap_ns, longest_gap_ns)
+        self.backward_steps += backward
+        self.repeated_steps += repeated
+        low, high = int(t_ns.min()), int(t_ns.max())
+        self.t_first_ns = low if self.t_first_ns is None else min(self.t_first_ns, low)
+        self.t_last_ns = high if self.t_last_ns is None else max(self.t_last_ns, high)
+        self._t_previous_ns = int(t_ns[-1])

@@ -1,0 +1,231 @@
+"""Runs through the daemon's queue, as the UI's own launch button makes them.
+
+In: a selection in Dagster's syntax and drive keys. Out: a backfill that the daemon splits into range runs, and its
+progress until it has ended.
+"""
+
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+
+from fleet_assets.errors import FleetError
+from fleet_assets.partitions import DRIVES
+from fleet_assets.services.home import Home
+
+BACKFILL_TAG = "dagster/backfill"
+LANDING_WAIT_S = 60
+_UNFINISHED = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
+_LAUNCH = """
+mutation Launch($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+    ... on InvalidSubsetError { message }
+    ... on UnauthorizedError { message }
+    ... on PartitionKeysNotFoundError { message }
+  }
+}
+"""
+
+
+def instance_of(home: Home) -> DagsterInstance:
+    """The installation's Dagster instance (runs, partitions, events)."""
+    os.environ["DAGSTER_HOME"] = str(home.dagster_home)
+    return DagsterInstance.get()
+
+
+def select(selection: str, definitions: dg.Definitions) -> list[dg.AssetKey]:
+    """Executable per-drive assets of a selection; assets that are made together come along together."""
+    graph = definitions.resolve_asset_graph()
+    try:
+        keys = dg.AssetSelection.from_string(selection).resolve(graph)
+    except Exception as error:  # Dagster raises several kinds for a bad selection, one of them a bare Exception
+        raise FleetError(
+            f"{selection!r} is no asset selection",
+            where=str(error).splitlines()[0],
+            remedy='Use Dagster\'s syntax, such as "group:ingest" or \'key:"synchronise/frames"\'.',
+        ) from error
+    together = {member for key in keys for member in graph.get(key).execution_set_asset_keys}
+    chosen = sorted(
+        key for key in together if graph.get(key).is_materializable and graph.get(key).partitions_def == DRIVES
+    )
+    if not chosen:
+        raise FleetError(f"{selection!r} selects no asset that can be run", remedy="`fleet run --help` shows examples.")
+    return chosen
+
+
+@dataclass(frozen=True)
+class Due:
+    """Drives of a selection that have something missing, and those of them that a run is already working on."""
+
+    drives: list[str]
+    in_progress: list[str]
+
+
+def due(instance: DagsterInstance, keys: Sequence[dg.AssetKey]) -> Due:
+    """Drives with an asset that is missing or failed."""
+    registered = instance.get_dynamic_partitions("drives")
+    missing = {drive for key in keys for drive in set(registered) - set(instance.get_materialized_partitions(key))}
+    busy = {
+        drive
+        for run in instance.get_runs(RunsFilter(statuses=_UNFINISHED))
+        for drive in drives_of(run.tags, registered)
+    }
+    return Due([drive for drive in registered if drive in missing], sorted(missing & busy))
+
+
+def drives_of(tags: dict[str, str], registered: Sequence[str]) -> list[str]:
+    """The drives that a run's tags name: one, or a range in order of registration."""
+    if "dagster/partition" in tags:
+        return [tags["dagster/partition"]]
+    first, last = tags.get("dagster/asset_partition_range_start"), tags.get("dagster/asset_partition_range_end")
+    if first in registered and last in registered:
+        return list(registered[registered.index(first) : registered.index(last) + 1])
+    return []
+
+
+def launch(home: Home, keys: Sequence[dg.AssetKey], drives: Sequence[str]) -> str:
+    """Queues a backfill; gives its id."""
+    params = {
+        "assetSelection": [{"path": list(key.path)} for key in keys],
+        "partitionNames": list(drives),
+        "title": f"fleet run: {len(drives)} drives",
+    }
+    answer = _graphql(home, _LAUNCH, {"params": params})["launchPartitionBackfill"]
+    if answer["__typename"] != "LaunchBackfillSuccess":
+        raise FleetError(
+            f"Dagster refused the run: {answer.get('message', answer['__typename']).splitlines()[0]}",
+            remedy="`fleet status` shows whether all servers are up.",
+        )
+    return str(answer["backfillId"])
+
+
+def _graphql(home: Home, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(
+        f"{home.webserver_url}/graphql",
+        data=json.dumps({"query": query, "variables": variables}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answer = json.load(response)
+    except (urllib.error.URLError, TimeoutError) as error:
+        raise FleetError(
+            f"The Dagster webserver does not answer: {error}", remedy="`fleet up` starts the servers."
+        ) from error
+    if answer.get("errors"):
+        raise FleetError(f"Dagster refused the request: {answer['errors'][0]['message']}")
+    return dict(answer["data"])
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A backfill that has ended. failures: run id and the first line of why."""
+
+    ok: bool
+    runs: int
+    failures: list[tuple[str, str]]
+
+
+def follow(instance: DagsterInstance, backfill_id: str, on_progress: Callable[[int, int], None]) -> Ended:
+    """Waits until the backfill has ended; on_progress gets (finished runs, known runs)."""
+    while True:
+        backfill = instance.get_backfill(backfill_id)
+        runs = instance.get_runs(RunsFilter(tags={BACKFILL_TAG: backfill_id}))
+        on_progress(sum(run.is_finished for run in runs), max(len(runs), 1))
+        if backfill is None:
+            raise FleetError(f"Backfill {backfill_id} has vanished", remedy="Start it again with `fleet run`.")
+        if backfill.status.value.startswith("COMPLETED") or backfill.status.value in ("FAILED", "CANCELED"):
+            failed = [run for run in runs if run.status is not DagsterRunStatus.SUCCESS]
+            failures = [(run.run_id, failure_of(instance, run.run_id)) for run in failed]
+            if not runs:
+                failures.append((backfill_id, str(backfill.error.message if backfill.error else backfill.status.value)))
+            return Ended(not failures, len(runs), failures)
+        time.sleep(0.5)
+
+
+def failure_of(instance: DagsterInstance, run_id: str) -> str:
+    """Why a run failed, in one line."""
+    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
+    for record in records:
+        event = record.event_log_entry.dagster_event
+        if event is None:
+            continue
+        data = event.step_failure_data
+        if data.user_failure_data and data.user_failure_data.description:
+            return data.user_failure_data.description
+        if data.error:
+            cause = data.error
+            while cause.cause:
+                cause = cause.cause
+            return cause.message.strip().splitlines()[0]
+    return "no step failed: the run was stopped or its process died"
+
+
+@dataclass(frozen=True)
+class Worked:
+    """What `fleet run` did: drives it covers, number of runs, and what failed."""
+
+    drives: list[str]
+    ok: bool
+    runs: int
+    failures: list[tuple[str, str]]
+
+
+def await_landed(instance: DagsterInstance, home: Home, on_progress: Callable[[int, int], None]) -> None:
+    """Waits until the landing sensor has registered every complete recording; it looks every few seconds."""
+    from fleet_assets.capture.landing import scan
+
+    wanted = {str(found.drive) for found in scan(home.landing).new}
+    deadline = time.monotonic() + LANDING_WAIT_S
+    while missing := wanted - set(instance.get_dynamic_partitions("drives")):
+        on_progress(len(wanted) - len(missing), len(wanted))
+        if time.monotonic() > deadline:
+            raise FleetError(
+                f"The landing sensor has not registered {len(missing)} of {len(wanted)} drives in {LANDING_WAIT_S} s",
+                where=", ".join(sorted(missing)[:3]),
+                remedy="`fleet status` shows whether the daemon is up; is the sensor `landing` switched on in the UI?",
+            )
+        time.sleep(0.5)
+
+
+def run(
+    instance: DagsterInstance,
+    home: Home,
+    keys: Sequence[dg.AssetKey],
+    drives: Sequence[str] | None,
+    on_progress: Callable[[int, int], None],
+) -> Worked:
+    """The given drives again, or, without any, all that is due; runs that the daemon has begun are waited for."""
+    registered = instance.get_dynamic_partitions("drives")
+    if drives:
+        unknown = sorted(set(drives) - set(registered))
+        if unknown:
+            raise FleetError(f"No such drive: {', '.join(unknown)}", remedy="`fleet show drives` lists them.")
+        ended = follow(instance, launch(home, keys, drives), on_progress)
+        return Worked(list(drives), ended.ok, ended.runs, ended.failures)
+    todo = due(instance, keys)
+    waiting = [drive for drive in todo.drives if drive not in todo.in_progress]
+    ended = Ended(True, 0, [])
+    if waiting:
+        ended = follow(instance, launch(home, keys, waiting), on_progress)
+    while due(instance, keys).in_progress:
+        time.sleep(0.5)
+    left = [drive for drive in due(instance, keys).drives if drive in todo.drives]
+    failures = ended.failures or [(drive, "is still not materialised; see its run in the UI") for drive in left]
+    return Worked(todo.drives, not failures, ended.runs, failures)

@@ -1,0 +1,197 @@
+"""Asset and check specs made from contracts, and the reporting of what a batch did.
+
+In: table contracts and batch outcomes. Out: Dagster specs, check results and materialisations. The graph says
+nothing about a table that its contract does not say.
+"""
+
+import base64
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+
+from fleet_assets.automation import PER_DRIVE
+from fleet_assets.contracts.loader import TableContract, load_tables
+from fleet_assets.lake.batch import BatchOutcome
+from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.tables import Snapshot
+from fleet_assets.partitions import DRIVES
+
+_SAMPLE_DRIVES = 20  # a check's metadata names at most so many drives
+_PLOT_LIMIT_BYTES = 50_000
+
+
+def asset_key(table: str) -> dg.AssetKey:
+    """`ingest.imu` -> AssetKey(["ingest", "imu"])."""
+    return dg.AssetKey(table.split("."))
+
+
+def column_schema(contract: TableContract) -> dg.TableSchema:
+    """The contract's columns as the Dagster UI shows them."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=column.name,
+                type=column.type,
+                description=f"{column.description} [{column.unit}]" if column.unit else column.description,
+                constraints=dg.TableColumnConstraints(nullable=not column.required),
+            )
+            for column in contract.columns
+        ],
+    )
+
+
+def table_specs(tables: Sequence[str], *, deps: Sequence[str], code_version: str) -> list[dg.AssetSpec]:
+    """One spec per per-drive table; all tables of one reading pass share their upstream."""
+    contracts = load_tables()
+    return [_table_spec(contracts[table], deps, code_version) for table in tables]
+
+
+def _table_spec(contract: TableContract, deps: Sequence[str], code_version: str) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        asset_key(contract.name),
+        deps=[asset_key(dep) for dep in deps],
+        description=contract.description,
+        group_name=contract.stage,
+        owners=[contract.owner],
+        kinds={"deltalake", "lakefs", "spark"},
+        code_version=code_version,
+        partitions_def=DRIVES,
+        automation_condition=PER_DRIVE,
+        freshness_policy=_freshness(contract),
+        metadata={
+            "dagster/column_schema": column_schema(contract),
+            "dagster/table_name": contract.name,
+            "contract": f"{contract.name} {contract.version}",
+        },
+    )
+
+
+def _freshness(contract: TableContract) -> dg.FreshnessPolicy | None:
+    if contract.freshness_hours is None:
+        return None
+    return dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=contract.freshness_hours))
+
+
+def table_check_specs(tables: Sequence[str]) -> list[dg.AssetCheckSpec]:
+    """Per table: *drives* (which were quarantined; a warning) and *table* (the audit of what is to be published).
+
+    Neither blocks through Dagster: the audit stops the publishing itself (design, section 7).
+    """
+    return [
+        spec
+        for table in tables
+        for spec in (
+            dg.AssetCheckSpec(
+                "drives", asset=asset_key(table), description="Drives of the batch that were quarantined, and why."
+            ),
+            dg.AssetCheckSpec(
+                "table",
+                asset=asset_key(table),
+                description="All rules of the contract, run by Great Expectations on the rows to be published.",
+            ),
+        )
+    ]
+
+
+Plots = Callable[[Snapshot, Sequence[str]], dict[str, bytes]]  # (snapshot, drives) -> table -> png
+
+
+def report(
+    context: dg.AssetExecutionContext, lake: Lake, tables: Sequence[str], outcome: BatchOutcome, plots: Plots
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    """Check results first; then, if the audit held, one materialisation per table.
+
+    Raises dg.Failure when the audit failed: the checks are then recorded, nothing is materialised and downstream
+    does not start.
+    """
+    quarantined = {drive.drive_id: drive.reasons for drive in outcome.drives if drive.status == "quarantined"}
+    for table in tables:
+        yield _drives_check(table, quarantined, len(outcome.drives))
+        yield _table_check(table, outcome)
+    if outcome.published is None:
+        raise dg.Failure(
+            description=f"The audit refused the batch; main is unchanged. {outcome.audit_summary}",
+            metadata={"branch": outcome.branch},
+            allow_retries=False,
+        )
+    for drive in outcome.drives:
+        for table in tables:
+            context.add_asset_metadata(
+                {
+                    "status": drive.status,
+                    "rows": drive.rows.get(table, 0),
+                    **({"reasons": drive.reasons} if drive.reasons else {}),
+                    **({"note": drive.note} if drive.note else {}),
+                },
+                asset_key=asset_key(table),
+                partition_key=drive.drive_id,
+            )
+    commit_id = outcome.published.commit_id
+    snapshot = lake.at(commit_id)
+    drawn = plots(snapshot, [drive.drive_id for drive in outcome.drives if drive.status == "published"])
+    for table in tables:
+        yield dg.MaterializeResult(
+            asset_key=asset_key(table),
+            data_version=dg.DataVersion(commit_id),
+            metadata={
+                "dagster/row_count": snapshot.row_count(table),
+                "dagster/column_schema": column_schema(load_tables()[table]),
+                "rows_published": outcome.published.rows.get(table, 0),
+                "lakefs_commit": commit_id,
+                "lakefs": dg.MetadataValue.url(lake.commit_url(commit_id)),
+                "drives_published": sum(drive.status == "published" for drive in outcome.drives),
+                "drives_quarantined": len(quarantined),
+                **_plot(drawn.get(table)),
+            },
+        )
+
+
+def _drives_check(table: str, quarantined: dict[str, list[str]], drives: int) -> dg.AssetCheckResult:
+    named = {drive: "; ".join(reasons) for drive, reasons in list(quarantined.items())[:_SAMPLE_DRIVES]}
+    return dg.AssetCheckResult(
+        asset_key=asset_key(table),
+        check_name="drives",
+        passed=not quarantined,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(quarantined)} of {drives} drives quarantined",
+        metadata={"quarantined": named},
+    )
+
+
+def _table_check(table: str, outcome: BatchOutcome) -> dg.AssetCheckResult:
+    failures = outcome.audit_failures.get(table, [])
+    passed = not failures
+    if outcome.published is None and passed:
+        description = "held, but not published: another table of the same transaction failed"
+    else:
+        description = "all rules held" if passed else "; ".join(failures)
+    return dg.AssetCheckResult(
+        asset_key=asset_key(table),
+        check_name="table",
+        passed=passed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=description,
+        metadata={"branch": outcome.branch, "failures": failures},
+    )
+
+
+def _plot(png: bytes | None) -> dict[str, Any]:
+    if not png:
+        return {}
+    if len(png) > _PLOT_LIMIT_BYTES:
+        raise ValueError(f"plot of {len(png)} bytes; the event log takes at most {_PLOT_LIMIT_BYTES}")
+    return {"plot": dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")}
+
+
+def coming(stage: str, what: str, *, after: str) -> dg.AssetSpec:
+    """An external asset that stands for a stage which is not built yet."""
+    return dg.AssetSpec(
+        dg.AssetKey([stage, "planned"]),
+        deps=[dg.AssetKey(after.split("/"))],
+        description=f"Not built yet. Will hold: {what}",
+        group_name=stage,
+        owners=["team:fleet"],
+        kinds={"planned"},
+    )

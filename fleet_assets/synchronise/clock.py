@@ -1,0 +1,256 @@
+"""How each stream's clock maps to the drive's reference clock.
+
+In: the stamps of a drive's streams, the receiver's UTC, and motion that several sensors see. Out: one ClockModel per stream.
+What cannot be told is *insufficient*, with the evidence; nothing is guessed.
+
+A drive's base clock is the logger's, where records have arrival stamps, else that of its key stream. UTC comes from GNSS time
+on the base clock. A device clock is brought to the base by arrival (lower hull of device and host stamps), by its domain, or
+by correlating motion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from fleet_assets.contracts.loader import StreamContract
+from fleet_assets.kernels.clock import correlate, lower_hull_line
+
+# GNSS fixes that an offset by reference needs, and how far they may scatter (interquartile range).
+MIN_FIXES = 10
+MAX_SPREAD_NS = 500_000_000
+# Pairs of stamps that a model by arrival needs.
+MIN_PAIRS = 20
+# Correlation: rate of the common grid, least overlap, least excitation (standard deviation), least agreement, and by how much
+# the peak must beat its best rival. On a straight road nothing varies, and no lag is better than another.
+GRID_HZ = 100.0
+MIN_OVERLAP_S = 5.0
+MIN_YAW_RATE_RADPS = 0.02
+MIN_CORRELATION = 0.8
+MIN_LEAD = 0.1
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """A stream's stamps in order of the recording, int64 [n] each; None when the recording has none (or not for all)."""
+
+    contract: StreamContract
+    t_device_ns: np.ndarray | None
+    t_host_ns: np.ndarray | None
+
+    @property
+    def clock(self) -> str:
+        return "device" if self.t_device_ns is not None else "host"
+
+    @property
+    def t_ns(self) -> np.ndarray:
+        """On the stream's own clock: device where there is one, else host."""
+        stamps = self.t_device_ns if self.t_device_ns is not None else self.t_host_ns
+        return stamps if stamps is not None else np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class ClockModel:
+    """t_ns = t + offset_ns + skew_ppm * 1e-6 * (t - t_anchor_ns). offset_ns None: it could not be told."""
+
+    stream: str
+    clock: str
+    t_from_ns: int
+    t_to_ns: int
+    t_anchor_ns: int
+    offset_ns: int | None
+    skew_ppm: float = 0.0
+    method: str = "none"
+    residual_p95_ns: int | None = None
+    spread_ns: int | None = None
+    confidence: float = 0.0
+    status: str = "insufficient"
+    evidence: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+    def apply(self, t_ns: np.ndarray) -> np.ndarray:
+        """int64 [n] on the reference clock. Only for a model that is ok."""
+        if self.offset_ns is None:
+            raise ValueError(f"the clock of {self.stream} is not known")
+        drift = np.round(self.skew_ppm * 1e-6 * (t_ns - self.t_anchor_ns)).astype(np.int64)
+        return t_ns + self.offset_ns + drift
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Yaw rate as one stream sees it: t_ns on the stream's own clock, yaw_rate [n]."""
+
+    stream: str
+    t_ns: np.ndarray
+    yaw_rate_radps: np.ndarray
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What clocks are told from. gnss_time: stream -> UTC told by the receiver, null as minimum of int64."""
+
+    streams: Mapping[str, Stamps]
+    gnss_time: Mapping[str, np.ndarray] = field(default_factory=dict)
+    motion: Mapping[str, Motion] = field(default_factory=dict)
+
+
+NO_TIME = np.iinfo(np.int64).min
+
+
+def estimate(evidence: Evidence, key_stream: str | None) -> list[ClockModel]:
+    """One model per stream that has stamps, sorted by stream."""
+    streams = {name: stamps for name, stamps in sorted(evidence.streams.items()) if stamps.t_ns.size}
+    on_host = any(stamps.t_host_ns is not None for stamps in streams.values())
+    base_domain = streams[key_stream].contract.clock_domain if key_stream in streams else None
+    to_base = {name: _to_base(name, streams, on_host, base_domain) for name in streams}
+    for name, model in to_base.items():
+        if not model.ok:
+            to_base[name] = _by_correlation(model, evidence, to_base, key_stream)
+    utc = _utc(evidence, streams, to_base)
+    return [_chained(model, utc, on_host, key_stream) for model in to_base.values()]
+
+
+def _model(name: str, stamps: Stamps) -> ClockModel:
+    first, last = int(stamps.t_ns.min()), int(stamps.t_ns.max())
+    return ClockModel(name, stamps.clock, first, last, first, None)
+
+
+def _to_base(name: str, streams: Mapping[str, Stamps], on_host: bool, base_domain: str | None) -> ClockModel:
+    stamps = streams[name]
+    model = _model(name, stamps)
+    if stamps.clock == "host":
+        return replace(model, offset_ns=0, method="shared", confidence=1.0, status="ok", evidence="logger clock")
+    if stamps.t_host_ns is not None:
+        return _by_arrival(model, stamps)
+    if not on_host and base_domain is not None and stamps.contract.clock_domain == base_domain:
+        why = f"same clock domain as the key stream: {base_domain}"
+        return replace(model, offset_ns=0, method="shared", confidence=1.0, status="ok", evidence=why)
+    return model
+
+
+def _by_arrival(model: ClockModel, stamps: Stamps) -> ClockModel:
+    """Device to host by the lower hull of their difference: delay only ever adds to it."""
+    device, host = stamps.t_device_ns, stamps.t_host_ns
+    if device is None or host is None or device.size < MIN_PAIRS:
+        return replace(model, evidence=f"{stamps.t_ns.size} pairs of stamps; a model by arrival needs {MIN_PAIRS}")
+    order = np.argsort(device, kind="stable")
+    anchor = int(device[order[0]])
+    base = int(np.min(host - device))
+    x = (device[order] - anchor).astype(np.float64)
+    y = (host[order] - device[order] - base).astype(np.float64)
+    slope, at_zero = lower_hull_line(x, y)
+    residual = y - (at_zero + slope * x)
+    p95 = int(np.percentile(residual, 95))
+    return replace(
+        model,
+        t_anchor_ns=anchor,
+        offset_ns=base + round(at_zero),
+        skew_ppm=slope * 1e6,
+        method="arrival",
+        residual_p95_ns=p95,
+        spread_ns=int(np.subtract(*np.percentile(residual, [75, 25]))),
+        confidence=1.0,
+        status="ok",
+        evidence=f"lower hull of {device.size} device and arrival stamps",
+    )
+
+
+def _by_correlation(
+    model: ClockModel, evidence: Evidence, to_base: Mapping[str, ClockModel], key_stream: str | None
+) -> ClockModel:
+    """Constant offset from yaw rate that this stream and one with a known clock both see."""
+    mine = evidence.motion.get(model.stream)
+    known = [motion for name, motion in evidence.motion.items() if name != model.stream and to_base[name].ok]
+    late = ""
+    if key_stream in to_base:
+        lag_s = (model.t_from_ns - to_base[key_stream].t_from_ns) / 1e9
+        late = f"first stamp {abs(lag_s):.2f} s {'after' if lag_s >= 0 else 'before'} {key_stream}'s; "
+    if mine is None or not known:
+        what = (
+            "no motion signal to correlate" if mine is None else "no motion signal on a known clock to correlate with"
+        )
+        return replace(model, evidence=(model.evidence + "; " if model.evidence else "") + late + what)
+    reference = known[0]
+    start, theirs = _resampled(to_base[reference.stream].apply(reference.t_ns), reference.yaw_rate_radps)
+    begin, ours = _resampled(mine.t_ns, mine.yaw_rate_radps)
+    if min(np.std(theirs), np.std(ours)) < MIN_YAW_RATE_RADPS:
+        why = f"{late}yaw rate varies by less than {MIN_YAW_RATE_RADPS} rad/s: no lag is better than another"
+        return replace(model, evidence=why)
+    lag, peak, rival = correlate(theirs, ours, int(MIN_OVERLAP_S * GRID_HZ))
+    found = f"yaw rate against {reference.stream}: correlation {peak:.2f}, next best {rival:.2f}"
+    if peak < MIN_CORRELATION or peak - rival < MIN_LEAD:
+        return replace(model, evidence=late + found)
+    return replace(
+        model,
+        offset_ns=start - begin + round(lag * 1e9 / GRID_HZ),
+        method="correlation",
+        residual_p95_ns=round(0.5e9 / GRID_HZ),
+        confidence=peak,
+        status="ok",
+        evidence=found,
+    )
+
+
+def _resampled(t_ns: np.ndarray, values: np.ndarray) -> tuple[int, np.ndarray]:
+    """On a grid of GRID_HZ from the first stamp, which is given too."""
+    order = np.argsort(t_ns, kind="stable")
+    t_ns, values = t_ns[order], values[order]
+    start = int(t_ns[0])
+    t_s = (t_ns - start) / 1e9
+    grid = np.arange(0.0, t_s[-1], 1.0 / GRID_HZ)
+    return start, np.interp(grid, t_s, values)
+
+
+@dataclass(frozen=True)
+class _Utc:
+    offset_ns: int
+    spread_ns: int
+    residual_p95_ns: int
+    confidence: float
+    evidence: str
+
+
+def _utc(evidence: Evidence, streams: Mapping[str, Stamps], to_base: Mapping[str, ClockModel]) -> _Utc | None:
+    """Base clock to UTC from the receiver's time: median, after what is off by more than five robust deviations."""
+    best: _Utc | None = None
+    for name, told_ns in sorted(evidence.gnss_time.items()):
+        if name not in streams or not to_base[name].ok:
+            continue
+        known = told_ns != NO_TIME
+        difference = told_ns[known] - to_base[name].apply(streams[name].t_ns[known])
+        if difference.size < MIN_FIXES:
+            continue
+        middle = int(np.median(difference))
+        deviation = np.abs(difference - middle)
+        kept = difference[deviation <= 5 * 1.4826 * max(float(np.median(deviation)), 1e6)]
+        middle = int(np.median(kept))
+        spread = int(np.subtract(*np.percentile(kept, [75, 25])))
+        share = kept.size / difference.size
+        why = f"{kept.size} of {difference.size} GNSS times of {name}"
+        found = _Utc(middle, spread, int(np.percentile(np.abs(kept - middle), 95)), share, why)
+        if spread <= MAX_SPREAD_NS and (best is None or found.spread_ns < best.spread_ns):
+            best = found
+    return best
+
+
+def _chained(model: ClockModel, utc: _Utc | None, on_host: bool, key_stream: str | None) -> ClockModel:
+    """Stream to base to UTC."""
+    if not model.ok or model.offset_ns is None:
+        return model
+    if utc is None:
+        base = "the logger's clock" if on_host else f"the clock of {key_stream}"
+        return replace(model, evidence=f"{model.evidence}; no GNSS time: {base} is the reference")
+    return replace(
+        model,
+        offset_ns=model.offset_ns + utc.offset_ns,
+        method="reference" if model.method == "shared" else model.method,
+        spread_ns=utc.spread_ns if model.spread_ns is None else max(model.spread_ns, utc.spread_ns),
+        residual_p95_ns=(model.residual_p95_ns or 0) + utc.residual_p95_ns,
+        confidence=min(model.confidence, utc.confidence),
+        evidence=f"{model.evidence}; UTC from {utc.evidence}",
+    )
