@@ -90,7 +90,7 @@ def gx_arguments(rule: Rule) -> dict[str, Any]:
     """A comparison, and a key, say nothing about a row in which a part is null: as the evaluator sees it."""
     if rule.expectation == model.PAIR:
         return {**rule.kwargs, "ignore_row_if": "either_value_is_missing"}
-    if rule.expectation == model.UNIQUE:
+    if rule.expectation == model.UNIQUE_TOGETHER:
         return {**rule.kwargs, "ignore_row_if": "any_value_is_missing"}
     return dict(rule.kwargs)
 

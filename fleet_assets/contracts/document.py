@@ -184,17 +184,19 @@ def _construct(loader: Any, node: Any, way: Path_, lines: dict[Path_, int], seen
 
 
 def standard_findings(document: Node) -> list[ContractError]:
-    """Where a document breaks the Open Data Contract Standard, most telling finding first.
+    """Where a document breaks the Open Data Contract Standard, one finding per place.
 
     The JSON schema is the one that the package open-data-contract-standard carries; the package's pydantic model
     accepts wrong files too. Validating all contracts takes half a second, so `fleet contracts check` and the tests do
     it, and loading does not.
     """
-    found = []
+    found: dict[Path_, ContractError] = {}
     for error in sorted(_validator().iter_errors(document.value), key=lambda e: [str(s) for s in e.absolute_path]):
         place = Node(None, document.file, tuple(error.absolute_path), document.lines)
-        found.append(place.error(f"breaks the standard (ODCS v3): {error.message[:200]}", "See the standard's schema."))
-    return found
+        # The schema is layered and says some things twice.
+        error_here = place.error(f"breaks the standard (ODCS v3): {error.message[:200]}", "See the standard's schema.")
+        found.setdefault(place.way, error_here)
+    return list(found.values())
 
 
 @lru_cache(maxsize=1)

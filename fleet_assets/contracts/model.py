@@ -50,7 +50,8 @@ BETWEEN = "expect_column_values_to_be_between"
 IN_SET = "expect_column_values_to_be_in_set"
 REGEX = "expect_column_values_to_match_regex"
 PAIR = "expect_column_pair_values_a_to_be_greater_than_b"
-UNIQUE = "expect_compound_columns_to_be_unique"
+UNIQUE = "expect_column_values_to_be_unique"
+UNIQUE_TOGETHER = "expect_compound_columns_to_be_unique"
 ROW_COUNT = "expect_table_row_count_to_be_between"
 _BOUNDS = frozenset({"min_value", "max_value", "strict_min", "strict_max"})
 # Names and arguments are those of Great Expectations; the evaluator and the audit know these and no others.
@@ -60,7 +61,8 @@ EXPECTATIONS: dict[str, Expectation] = {
     IN_SET: Expectation(frozenset({"column", "value_set"}), frozenset({"mostly"})),
     REGEX: Expectation(frozenset({"column", "regex"}), frozenset({"mostly"})),
     PAIR: Expectation(frozenset({"column_A", "column_B"}), frozenset({"or_equal", "mostly"})),
-    UNIQUE: Expectation(frozenset({"column_list"}), scopes=("table",)),
+    UNIQUE: Expectation(frozenset({"column"}), scopes=("table",)),
+    UNIQUE_TOGETHER: Expectation(frozenset({"column_list"}), scopes=("table",)),
     ROW_COUNT: Expectation(frozenset(), frozenset({"min_value", "max_value"}), scopes=("drive", "table")),
 }
 

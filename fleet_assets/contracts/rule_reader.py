@@ -11,7 +11,18 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 
 from fleet_assets.contracts.document import Node
-from fleet_assets.contracts.model import BETWEEN, EXPECTATIONS, IN_SET, NOT_NULL, PAIR, REGEX, ROW_COUNT, SCOPES, Rule
+from fleet_assets.contracts.model import (
+    BETWEEN,
+    EXPECTATIONS,
+    IN_SET,
+    NOT_NULL,
+    PAIR,
+    REGEX,
+    ROW_COUNT,
+    SCOPES,
+    UNIQUE,
+    Rule,
+)
 
 _NUMBERS = ("long", "double")
 # Types of YAML values that a column's values can equal (Arrow would tell too, but imports pandas for it).
@@ -71,6 +82,8 @@ def _rule(entry: Node, columns: Mapping[str, str]) -> Rule:
         dict(kwargs.value),
         entry["description"].text,
     )
+    if "column_list" in given and len(kwargs["column_list"].of(list)) < 2:
+        raise kwargs["column_list"].error(f"rule {name!r}: one column", f"Use {UNIQUE} for a single column.")
     if absent := [column for column in rule.columns if column not in columns]:
         raise kwargs.error(f"rule {name!r}: there is no column {', '.join(map(repr, absent))}", "Correct the name.")
     _check_arguments(rule, kwargs, [columns[column] for column in rule.columns])
@@ -112,6 +125,8 @@ def _check_bounds(rule: Rule, kwargs: Node, types: list[str]) -> None:
     for bound in bounds:
         if types != ["double"] and not isinstance(bound.number, int):
             raise bound.error(f"rule {rule.name!r}: bound {bound.value}", "Give a whole number.")
+        if isinstance(bound.value, int) and not -(2**63) <= bound.value < 2**63:
+            raise bound.error(f"rule {rule.name!r}: bound {bound.value}", "Give a number of 64 bits.")
     if len(bounds) == 2 and bounds[0].number > bounds[1].number:
         raise kwargs.error(f"rule {rule.name!r}: min_value is above max_value", "Swap them.")
 

@@ -133,8 +133,8 @@ def broken(rule: Rule, rows: pa.Table) -> np.ndarray:
         case model.PAIR:
             holds = pc.greater_equal if kwargs.get("or_equal") else pc.greater
             return _valid(rows, rule.columns) & ~_bools(holds(rows[kwargs["column_A"]], rows[kwargs["column_B"]]))
-        case model.UNIQUE:
-            return _repeated(rows, kwargs["column_list"])
+        case model.UNIQUE | model.UNIQUE_TOGETHER:
+            return _repeated(rows, rule.columns)
         case model.ROW_COUNT:
             return np.zeros(rows.num_rows, dtype=bool)
         case other:
