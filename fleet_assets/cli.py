@@ -124,7 +124,7 @@ def ingest(
     """
     from dataclasses import asdict
 
-    from fleet_assets.capture.delivery import deliver
+    from fleet_assets.capture.landing import deliver
 
     home = Home.open()
     rows: list[dict[str, Any]] = []

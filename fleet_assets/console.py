@@ -27,7 +27,8 @@ from rich.table import Table
 
 from fleet_assets.errors import FleetError
 
-out = Console(soft_wrap=True)
+_WIDTH = None if sys.stdout.isatty() else 200  # a pipe has no width; files and tests want whole lines
+out = Console(width=_WIDTH)
 err = Console(stderr=True, soft_wrap=True)
 
 Advance = Callable[[int, int], None]  # (done, total)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def ingest_batch(
         tables=TABLES,
         items=items,
         weight_bytes=lambda item: item.bytes,
-        work=lambda tx: _Work(str(home.root), tx.branch),
+        work=lambda tx: _Work(tx.writer("unnamed")),
         missing="its recordings are no longer in the landing folder",
         parallel=parallel,
         on_step=on_step,
@@ -77,12 +77,11 @@ def _version(found: Sequence[Any]) -> DriveVersion:
 class _Work:
     """What a task does; pickled."""
 
-    home_root: str
-    branch: str
+    writer: TaskWriter
 
     def __call__(self, items: Sequence[DriveItem], task: str) -> list[Mapping[str, Any]]:
-        home = Home.open(Path(self.home_root))
-        writer = TaskWriter(self.home_root, self.branch, task)
+        home = Home.open(Path(self.writer.home_root))
+        writer = replace(self.writer, task=task)
         with tempfile.TemporaryDirectory(dir=home.scratch, prefix="ingest-") as scratch:
             decoded = []
             for number, item in enumerate(sorted(items, key=lambda item: item.drive_id)):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def synchronise_batch(
         input_tables=(_ACCEPTED, *INPUTS),
         items=items,
         weight_bytes=lambda item: item.rows * _ROW_BYTES,
-        work=lambda tx: _Work(str(home.root), tx.branch, tx.base.commit_id),
+        work=lambda tx: _Work(tx.writer("unnamed"), tx.base.commit_id),
         missing="it was not accepted by ingest",
         parallel=parallel,
         on_step=on_step,
@@ -86,14 +86,13 @@ def _version(inputs: Mapping[str, str]) -> DriveVersion:
 class _Work:
     """What a task does; pickled."""
 
-    home_root: str
-    branch: str
+    writer: TaskWriter
     commit_id: str
 
     def __call__(self, items: Sequence[DriveItem], task: str) -> list[Mapping[str, Any]]:
-        home = Home.open(Path(self.home_root))
+        home = Home.open(Path(self.writer.home_root))
         snapshot = Lake.open(home).at(self.commit_id)
-        writer = TaskWriter(self.home_root, self.branch, task)
+        writer = replace(self.writer, task=task)
         streams, policy = load_streams(), load_policy()
         outcomes = []
         with tempfile.TemporaryDirectory(dir=home.scratch, prefix="synchronise-") as scratch:
