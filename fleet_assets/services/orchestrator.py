@@ -36,7 +36,7 @@ def webserver(home: Home, module: str) -> Server:
         port=home.webserver_port,
         command=(
             *(sys.executable, "-m", "fleet_assets.services.webserver"),
-            *("--port", str(home.webserver_port), "--module", module),
+            *("--port", str(home.webserver_port), "--code", module),
         ),
         probe=lambda started: probe_webserver(home),
     )
@@ -49,7 +49,10 @@ def daemon(home: Home, module: str) -> Server:
         name="daemon",
         address="",
         port=None,
-        command=(sys.executable, "-m", "dagster._daemon", "run", "-m", module, "--log-format", "json"),
+        command=(
+            *(sys.executable, "-m", "dagster._daemon", "run", "--log-format", "json"),
+            *("-f" if module.endswith(".py") else "-m", module),
+        ),
         probe=lambda started: probe_daemon(home, started),
         stop_s=20.0,
     )
@@ -82,14 +85,20 @@ def probe_webserver(home: Home) -> Answer:
     except (OSError, ValueError, KeyError) as error:
         return Answer(False, f"does not answer ({type(error).__name__})")
     if workspace["__typename"] == "PythonError":
-        return Answer(False, workspace["message"].strip(), hopeless=True)
+        return Answer(False, _first_line(workspace["message"]), hopeless=True)
     for entry in workspace["locationEntries"]:
         found = entry["locationOrLoadError"]
         if found and found["__typename"] == "PythonError":
-            return Answer(False, f"cannot load its code: {found['message'].strip()}", hopeless=True)
+            return Answer(False, f"cannot load its code: {_first_line(found['message'])}", hopeless=True)
         if entry["loadStatus"] != "LOADED":
             return Answer(False, "is loading its code")
     return Answer(True, "answers")
+
+
+def _first_line(message: str) -> str:
+    """What is wrong, without the advice and the stack that follow."""
+    line = message.strip().partition("\n")[0]
+    return line if len(line) <= 200 else line[:199] + "…"
 
 
 def probe_daemon(home: Home, started: float) -> Answer:

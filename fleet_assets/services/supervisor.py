@@ -61,7 +61,8 @@ def up(
 ) -> None:
     """Start the servers that are not running (all, or those named), and return when every one answers.
 
-    module: the code location of Dagster's servers. bound_to: a process id; the servers end when that process has gone.
+    module: the code location of Dagster's servers, a module or a file. bound_to: a process id; the servers end when
+    that process has gone.
     Raises FleetError when one cannot be started; the others go on.
     """
     names = tuple(only or NAMES)
@@ -91,7 +92,7 @@ def up(
         write_wanted(home, wanted)
         if not alive:
             _start_supervisor(home)
-    _await(home, names, wanted.module, progress)
+    _await(home, names, progress)
 
 
 def down(home: Home) -> None:
@@ -217,10 +218,10 @@ def _start_supervisor(home: Home) -> None:
         raise FleetError(f"The supervisor does not start: {last}", remedy="Run `fleet doctor`.")
 
 
-def _await(home: Home, names: Sequence[str], module: str, progress: cache.Progress) -> None:
+def _await(home: Home, names: Sequence[str], progress: cache.Progress) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     waiting = list(names)
-    began = time.monotonic()
+    began, asked = time.monotonic(), time.time()
     answers: dict[str, Answer] = {}
     while waiting:
         states = read_states(home)
@@ -230,6 +231,10 @@ def _await(home: Home, names: Sequence[str], module: str, progress: cache.Progre
             if answer.ready:
                 waiting.remove(name)
                 progress(f"{name} answers after {time.monotonic() - began:.1f} s")
+            elif answer.hopeless and state.pid and state.started < asked:
+                # It failed before we were asked; what it lacked may be there now.
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    psutil.Process(state.pid).terminate()
             elif answer.hopeless or state.restarts >= _TRIES:
                 raise _no_show(home, name, answer.detail if answer.hopeless else state.fault or answer.detail)
         if waiting and time.monotonic() > deadline:
@@ -244,9 +249,9 @@ def _await(home: Home, names: Sequence[str], module: str, progress: cache.Progre
 def _no_show(home: Home, name: str, why: str) -> FleetError:
     log = home.logs / f"{name}.log"
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    last = f" Last line of its log: {lines[-1][:200]}" if lines else ""
+    last = f"; its log ends in: {lines[-1].strip()[:200]}" if lines else ""
     return FleetError(
-        f"{name} does not come up: {why}.{last}",
+        f"{name} does not come up: {why}{last}",
         where=str(log),
         remedy="Read that log, run `fleet doctor`, then `fleet up` again.",
     )

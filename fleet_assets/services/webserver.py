@@ -1,6 +1,6 @@
-"""The Dagster UI behind a Host check: `python -m fleet_assets.services.webserver --port P --module M`.
+"""The Dagster UI behind a Host check: `python -m fleet_assets.services.webserver --port P --code M`.
 
-In: DAGSTER_HOME, a port, the module of the definitions. Out: a server on loopback. Dagster's own webserver has neither
+In: DAGSTER_HOME, a port, the module (or file) of the definitions. Out: a server on loopback. Dagster's own webserver has neither
 sign-in nor Host check, so any web page that a user opens could reach it through a name that resolves to 127.0.0.1.
 """
 
@@ -13,16 +13,20 @@ from fleet_assets.errors import FleetError
 from fleet_assets.services.orchestrator import LOCAL_HOSTS
 
 
-def serve(host: str, port: int, module: str, *, names: Sequence[str]) -> None:
+def serve(host: str, port: int, code: str, *, names: Sequence[str]) -> None:
     """Serve the UI until a signal ends it. names: what the Host header may say, beside the local names."""
     import uvicorn
     from dagster import DagsterInstance
     from dagster._core.workspace.context import WorkspaceProcessContext
-    from dagster._core.workspace.load_target import ModuleTarget
+    from dagster._core.workspace.load_target import ModuleTarget, PythonFileTarget
     from dagster_webserver.app import create_app_from_workspace_process_context
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    target = ModuleTarget(module_name=module, attribute=None, working_directory=None, location_name=None)
+    target: ModuleTarget | PythonFileTarget
+    if code.endswith(".py"):
+        target = PythonFileTarget(python_file=code, attribute=None, working_directory=None, location_name=None)
+    else:
+        target = ModuleTarget(module_name=code, attribute=None, working_directory=None, location_name=None)
     with (
         DagsterInstance.get() as instance,
         WorkspaceProcessContext(instance, target, code_server_log_level="warning") as context,
@@ -62,12 +66,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The Dagster UI of one installation.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--module", required=True)
+    parser.add_argument("--code", required=True, help="Module or file that holds the definitions.")
     parser.add_argument("--name", action="append", default=[], help="A name that the Host header may say.")
     parser.add_argument("--allow-remote", action="store_true", help="Listen on an address that others can reach.")
     arguments = parser.parse_args()
     check_host(arguments.host, allow_remote=arguments.allow_remote)
-    serve(arguments.host, arguments.port, arguments.module, names=arguments.name)
+    serve(arguments.host, arguments.port, arguments.code, names=arguments.name)
 
 
 if __name__ == "__main__":
