@@ -60,15 +60,16 @@ class CanSignal:
     def values(self, payload: np.ndarray) -> np.ndarray:
         """Physical values, float64 [n]."""
         bits = self.raw(payload)
-        if self.floating:
-            number = bits.astype(np.uint32).view(np.float32) if self.length == 32 else bits.view(np.float64)
-        elif self.signed:
-            unused = np.uint64(64 - self.length)
-            number = (bits << unused).view(np.int64) >> unused.astype(np.int64)
-        else:
-            number = bits
         with np.errstate(all="ignore"):  # a float signal may hold any bits
-            return number.astype(np.float64) * self.scale + self.offset
+            if self.floating:
+                short = self.length == 32
+                number = bits.astype(np.uint32).view(np.float32).astype(np.float64) if short else bits.view(np.float64)
+            elif self.signed:
+                unused = 64 - self.length
+                number = ((bits << np.uint64(unused)).view(np.int64) >> np.int64(unused)).astype(np.float64)
+            else:
+                number = bits.astype(np.float64)
+            return number * self.scale + self.offset
 
 
 @dataclass(frozen=True)
@@ -76,24 +77,30 @@ class CanMessage:
     name: str
     signals: tuple[CanSignal, ...]
 
-    def decode(self, payload: np.ndarray, length: np.ndarray) -> dict[str, np.ndarray]:
-        """payload: uint8 [n, width]; length: bytes used of each. NaN: the frame is too short, or another multiplex is on."""
-        decoded: dict[str, np.ndarray] = {}
-        selectors: dict[str, np.ndarray] = {}
+    @property
+    def bytes_needed(self) -> int:
+        """Bytes that every frame of this message has, whatever its multiplexers select."""
+        return max((signal.bytes_needed for signal in self.signals if signal.selector is None), default=0)
+
+    def decode(self, payload: np.ndarray, length: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """payload: uint8 [n, width]; length: bytes used of each.
+
+        Gives values, float64 [n], and where they are there, bool [n]: not in a frame that is too short, nor where the
+        multiplexer selects others.
+        """
+        decoded: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        selected: dict[str, np.ndarray] = {}
         for signal in self.signals:
-            values = np.full(len(payload), np.nan)
-            here = length >= signal.bytes_needed
-            if payload.shape[1] < signal.bytes_needed:
-                here = np.zeros(len(payload), dtype=bool)
+            here = (length >= signal.bytes_needed) & (payload.shape[1] >= signal.bytes_needed)
             if signal.selector is not None:
                 name, wanted = signal.selector
-                chosen = selectors.get(name)
-                here &= np.isin(chosen, wanted) if chosen is not None else False
+                here &= np.isin(selected[name], wanted) if name in selected else False
+            values = np.full(len(payload), np.nan)
             values[here] = signal.values(payload[here])
-            decoded[signal.name] = values
-            selected = np.full(len(payload), -1, dtype=np.int64)
-            selected[here] = signal.raw(payload[here]).view(np.int64)
-            selectors[signal.name] = selected
+            decoded[signal.name] = values, here
+            choice = np.full(len(payload), -1, dtype=np.int64)
+            choice[here] = signal.raw(payload[here]).view(np.int64)
+            selected[signal.name] = choice
         return decoded
 
 
@@ -107,6 +114,10 @@ class CanDatabase:
     def message(self, identifier: int, extended: bool) -> CanMessage | None:
         exact = self._messages.get((identifier, extended))
         return exact or (self._groups.get(parameter_group(identifier)) if extended else None)
+
+    @property
+    def names(self) -> set[str]:
+        return {message.name for message in self._messages.values()}
 
     @classmethod
     def load(cls, paths: Sequence[Path]) -> CanDatabase:
@@ -143,7 +154,7 @@ def _messages(path: Path) -> list[Any]:
         raise Unreadable(
             "A signal database cannot be read", where=f"{path.name}: {first[:200]}", remedy=_REMEDY
         ) from error
-    return list(database.messages)
+    return list(getattr(database, "messages", []))
 
 
 INSTALL = "Install the extra: pip install 'fleet-assets[formats]'."

@@ -29,8 +29,10 @@ class Cursor:
     def of(cls, data: np.ndarray, offset: np.ndarray, length: np.ndarray) -> Cursor:
         """data: uint8; offset, length: int64 [n] of the messages in it."""
         ok = length >= _BODY
-        flag = data[np.minimum(offset + 1, data.size - 1)]
-        return cls(data, offset + _BODY, length - _BODY, np.zeros(len(offset), dtype=np.int64), ok & (flag == 1))
+        last = max(data.size - 1, 0)
+        zero, flag = data[np.minimum(offset, last)], data[np.minimum(offset + 1, last)]
+        ok &= (zero == 0) & (flag == 1)
+        return cls(data, offset + _BODY, length - _BODY, np.zeros(len(offset), dtype=np.int64), ok)
 
     def read(self, dtype: str, count: int = 1) -> np.ndarray:
         """The next members, aligned to their size; [n] or [n, count]. Messages that end before are no longer ok."""
@@ -93,7 +95,8 @@ def _text(raw: bytes) -> str | None:
         return None
 
 
-Decoded = tuple[dict[str, np.ndarray | pa.Array], np.ndarray, np.ndarray]  # columns, device stamps, ok
+Columns = dict[str, np.ndarray | pa.Array]
+Decoded = tuple[Columns, np.ndarray, np.ndarray]  # columns, device stamps, ok
 
 
 def imu(cursor: Cursor) -> Decoded:
@@ -104,7 +107,7 @@ def imu(cursor: Cursor) -> Decoded:
     gyro = cursor.read("<f8", 3)
     cursor.skip("<f8", 9)
     accel = cursor.read("<f8", 3)
-    columns: dict[str, np.ndarray | pa.Array] = {
+    columns: Columns = {
         **{f"accel_{axis}_mps2": accel[:, index] for index, axis in enumerate("xyz")},
         **{f"gyro_{axis}_radps": gyro[:, index] for index, axis in enumerate("xyz")},
         **{f"orientation_{axis}": np.where(known, orientation[:, index], np.nan) for index, axis in enumerate("xyzw")},
@@ -118,11 +121,12 @@ def nav_sat_fix(cursor: Cursor) -> Decoded:
     status = cursor.read("i1")
     cursor.skip("<u2", 1)
     latitude, longitude, altitude = (cursor.read("<f8") for _ in range(3))
-    variance = cursor.read("<f8", 9)[:, 0]
+    covariance = cursor.read("<f8", 9)
     known = cursor.read("u1") > 0
-    with np.errstate(invalid="ignore"):
-        accuracy = np.where(known, np.sqrt(variance), np.nan)
-    columns: dict[str, np.ndarray | pa.Array] = {
+    with np.errstate(invalid="ignore", over="ignore"):
+        # Horizontal, one sigma: the mean of the variances east and north.
+        accuracy = np.where(known, np.sqrt(covariance[:, 0] / 2 + covariance[:, 4] / 2), np.nan)
+    columns: Columns = {
         "latitude_deg": latitude,
         "longitude_deg": longitude,
         "altitude_m": altitude,
@@ -138,13 +142,22 @@ def time_reference(cursor: Cursor) -> Decoded:
     return {"t_gnss_ns": cursor.stamp(), "valid": np.ones(len(t_ns), dtype=bool)}, t_ns, cursor.ok
 
 
+def twist_stamped(cursor: Cursor) -> Decoded:
+    """geometry_msgs/msg/TwistStamped: the ground speed that a receiver tells, from its velocity east and north (or
+    forward and left)."""
+    t_ns = cursor.header()
+    linear = cursor.read("<f8", 3)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return {"speed_mps": np.hypot(linear[:, 0], linear[:, 1])}, t_ns, cursor.ok
+
+
 def signal(cursor: Cursor) -> Decoded:
     """fleet_msgs/msg/Signal: std_msgs/Header header, string message, string signal, float64 value, string unit."""
     t_ns = cursor.header()
     message, name = cursor.string(), cursor.string()
     value = cursor.read("<f8")
     unit = cursor.string()
-    columns: dict[str, np.ndarray | pa.Array] = {
+    columns: Columns = {
         "message": strings(cursor.data, *message),
         "signal": strings(cursor.data, *name),
         "value": value,

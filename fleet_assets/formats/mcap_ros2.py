@@ -1,34 +1,37 @@
 """MCAP with ROS 2 messages, indexed in place.
 
 In: one `.mcap` file, in whatever state. Out: signal batches, decoded; for camera, LiDAR and radar, where each message lies.
-Device stamps are the headers', host stamps the log times.
+Device stamps are the headers', host stamps the log times (publish times where a recorder set none).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from fleet_assets.formats import cdr
-from fleet_assets.formats.mcap_scan import CHANNEL, MAGIC, MESSAGE, SCHEMA, Section, metadata, sections
+from fleet_assets.formats.mcap_names import Channels, NotWellFormed, Topic
+from fleet_assets.formats.mcap_scan import ChunkHead, McapScan, Section
+from fleet_assets.formats.mcap_summary import MAGIC, Summary, read_metadata, read_summary
 from fleet_assets.formats.reader import (
     BATCH_ROWS,
     PAYLOAD_KINDS,
-    SCHEMAS,
     Batch,
     Channel,
     Payload,
     RecordingFiles,
     RecordingInfo,
     Refusal,
-    Unreadable,
+    Refusals,
+    batch_table,
     head,
+    in_window,
 )
-from fleet_assets.kernels.mcap_records import scan_records
+from fleet_assets.kernels.mcap_records import MESSAGE, SCHEMA, scan_records
 
 # Message type -> kind and decoder. A radar has no settled message: an image or cloud on a topic /radar... is one.
 TYPES: dict[str, tuple[str, Callable[[cdr.Cursor], cdr.Decoded]]] = {
@@ -37,28 +40,19 @@ TYPES: dict[str, tuple[str, Callable[[cdr.Cursor], cdr.Decoded]]] = {
     "sensor_msgs/msg/PointCloud2": ("lidar", cdr.stamped),
     "sensor_msgs/msg/LaserScan": ("lidar", cdr.stamped),
     "radar_msgs/msg/RadarScan": ("radar", cdr.stamped),
+    "radar_msgs/msg/RadarTracks": ("radar", cdr.stamped),
     "sensor_msgs/msg/Imu": ("imu", cdr.imu),
     "sensor_msgs/msg/NavSatFix": ("gnss", cdr.nav_sat_fix),
     "sensor_msgs/msg/TimeReference": ("gnss", cdr.time_reference),
+    "geometry_msgs/msg/TwistStamped": ("gnss", cdr.twist_stamped),
     "fleet_msgs/msg/Signal": ("bus", cdr.signal),
 }
 RADAR_TOPIC = "/radar"
-METADATA_NAME = "fleet"  # vehicle and context, written by our recorder and the simulator
-
-
-@dataclass
-class _Topic:
-    name: str
-    schema_name: str
-    encoding: str
-    count: int = 0
-
-    @property
-    def kind(self) -> str | None:
-        if self.encoding != "cdr" or self.schema_name not in TYPES:
-            return None
-        kind = TYPES[self.schema_name][0]
-        return "radar" if kind in PAYLOAD_KINDS and self.name.startswith(RADAR_TOPIC) else kind
+METADATA_NAME = "fleet"  # vehicle and context, written by our recorder, the simulator and rewrite.py
+HOST_CLOCK = "host_clock"  # an entry of it; "none": log times repeat the device stamps, there was no host clock
+_FLUSH_ROWS = 16_384
+_MOST_DECLARATIONS = 100_000  # in one section; there are 65,536 channel numbers
+_MOST_MISSING = 10**9
 
 
 class McapReader:
@@ -67,112 +61,227 @@ class McapReader:
 
     def __init__(self, files: RecordingFiles) -> None:
         (self._path,) = files.paths()
-        self.refusals: list[Refusal] = []
-        self._schemas: dict[int, str] = {}
-        self._topics: dict[int, _Topic] = {}
+        self._log = Refusals()
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        return self._log.list()
 
     @classmethod
     def sniff(cls, files: RecordingFiles) -> bool:
         return len(files.names) == 1 and head(files.root / files.names[0], len(MAGIC)) == MAGIC
 
+    @cached_property
+    def _summary(self) -> Summary | None:
+        return read_summary(self._path)
+
+    @cached_property
+    def _metadata(self) -> dict[str, str]:
+        return read_metadata(self._path, self._summary).get(METADATA_NAME, {})
+
     def info(self) -> RecordingInfo:
-        ours = metadata(self._path).get(METADATA_NAME, {})
-        first = next((t for section in sections(self._path, []) for t in _log_times(section)), None)
-        context = {key: value for key, value in ours.items() if key != "vehicle"}
-        return RecordingInfo(ours.get("vehicle"), first, context)
+        """t_start_ns: the first host stamp; None in a recording that has none."""
+        first = self._summary.t_first_ns if self._summary else None
+        if first is None:
+            first = next(
+                (int(t) for s in McapScan(self._path, Refusals()).sections() for t in _host_stamps(s)[:1]), None
+            )
+        if self._metadata.get(HOST_CLOCK) == "none":
+            first = None
+        context = {key: value for key, value in self._metadata.items() if key not in ("vehicle", HOST_CLOCK)}
+        return RecordingInfo(self._metadata.get("vehicle"), first, context)
+
+    @cached_property
+    def _declared(self) -> dict[int, Topic]:
+        """Channels of the summary; of a file without one, of all its sections."""
+        if self._summary is not None:
+            return self._summary.channels.topics
+        channels, quiet = Channels(), Refusals()
+        for section in McapScan(self._path, quiet).sections():
+            _learn(channels, section, scan_records(np.frombuffer(section.records, dtype=np.uint8))[0], quiet)
+        return channels.topics
 
     def channels(self) -> list[Channel]:
-        """Known once the file has been read: a recording that was cut off has no summary."""
-        for section in sections(self._path, []):
-            self._learn(section, scan_records(np.frombuffer(section.records, dtype=np.uint8))[0])
-        return [Channel(t.name, t.kind, t.schema_name) for t in self._topics.values() if t.kind is not None]
+        """Topics that can be read; one that several channels carry counts once."""
+        counts = self._summary.counts if self._summary else None
+        found: dict[str, Channel] = {}
+        for number, topic in self._declared.items():
+            kind = kind_of(topic)
+            if kind is not None:
+                known = found.get(topic.name)
+                count = None if counts is None else counts.get(number, 0) + ((known and known.message_count) or 0)
+                found[topic.name] = Channel(topic.name, kind, topic.schema_name, count)
+        return list(found.values())
 
     def payloads(self) -> Iterator[Payload]:
-        raise Unreadable("MCAP is read in place", remedy="Use read().")
+        """None: they are read in place."""
+        return iter(())
 
     def read(
         self, topics: Collection[str] | None = None, t_from_ns: int | None = None, t_to_ns: int | None = None
     ) -> Iterator[Batch]:
-        self.refusals.clear()
-        for topic in self._topics.values():
-            topic.count = 0
-        for section in sections(self._path, self.refusals, t_from_ns, t_to_ns):
-            data = np.frombuffer(section.records, dtype=np.uint8)
-            found, end = scan_records(data)
-            if end < data.size:
-                self.refusals.append(Refusal(None, "a record is cut off", f"byte {section.offset + end}"))
-            self._learn(section, found)
-            messages = found[found[:, 0] == MESSAGE]
-            for channel in np.unique(messages[:, 1]):
-                rows = messages[messages[:, 1] == channel]
-                yield from self._batches(int(channel), section, data, rows, topics, t_from_ns, t_to_ns)
-        for refusal in self.refusals:  # lost chunks name channels; by now their topics are known
-            if refusal.topic and refusal.topic.startswith("#"):
-                known = self._topics.get(int(refusal.topic[1:]))
-                refusal.topic = known.name if known else None
+        """See Reader.read. Chunks without a wanted topic or time are passed over when the file has a summary."""
+        self._log.clear()
+        wanted = None if topics is None else set(topics)
+        has_host_clock = self._metadata.get(HOST_CLOCK) != "none"
+        run = _Run(self._log, self._summary, wanted, (t_from_ns, t_to_ns), has_host_clock)
+        scan = McapScan(self._path, self._log, self._summary, run.skips if self._summary else None)
+        for section in scan.sections():
+            yield from run.batches(section)
+        yield from run.flush()
+        run.account_for(scan, everything=wanted is None and t_from_ns is None and t_to_ns is None)
 
-    def _learn(self, section: Section, found: np.ndarray) -> None:
-        for opcode, _, _, offset, length in found[(found[:, 0] == SCHEMA) | (found[:, 0] == CHANNEL)].tolist():
-            content = section.records[offset : offset + length]
-            try:
-                if opcode == SCHEMA:
-                    self._schemas[int.from_bytes(content[:2], "little")] = _text(content, 2)[0]
-                else:
-                    number, schema = (int.from_bytes(content[at : at + 2], "little") for at in (0, 2))
-                    topic, at = _text(content, 4)
-                    encoding, _ = _text(content, at)
-                    self._topics.setdefault(number, _Topic(topic, self._schemas.get(schema, ""), encoding))
-            except UnicodeDecodeError:
-                self.refusals.append(Refusal(None, "a schema or channel has no readable name", f"byte {offset}", 0))
 
-    def _batches(
+class _Run:
+    """One pass: batches of a topic grow over sections, so that their number follows the rows and not the chunks."""
+
+    def __init__(
         self,
-        channel: int,
-        section: Section,
-        data: np.ndarray,
-        rows: np.ndarray,
-        topics: Collection[str] | None,
-        t_from_ns: int | None,
-        t_to_ns: int | None,
-    ) -> Iterator[Batch]:
-        topic = self._topics.get(channel)
-        place = f"byte {(section.chunk_offset or section.offset)}"
-        if topic is None:
-            why = "shorter than its own head" if channel < 0 else f"channel {channel} is not declared"
-            self.refusals.append(Refusal(None, why, place, len(rows)))
-            return
-        if topics is not None and topic.name not in topics:
-            return
-        kind = topic.kind
+        log: Refusals,
+        summary: Summary | None,
+        topics: set[str] | None,
+        window: tuple[int | None, int | None],
+        has_host_clock: bool,
+    ) -> None:
+        self._log = log
+        self._summary = summary
+        self._topics = topics
+        self._window = window
+        self._has_host_clock = has_host_clock
+        self._channels = Channels()
+        if summary is not None:  # chunks are passed over, and with them their declarations
+            self._channels.topics.update(summary.channels.topics)
+        self._places = {chunk.offset: chunk.channels for chunk in summary.chunks} if summary else {}
+        self._pending: dict[str, list[pa.Table]] = {}
+        self._rows: dict[str, int] = {}
+        self._delivered: dict[str, int] = {}
+        self._seen: dict[int, int] = {}
+
+    def skips(self, chunk: ChunkHead) -> bool:
+        t_from_ns, t_to_ns = self._window
+        timed = 0 < chunk.t_first_ns <= chunk.t_last_ns < 2**63  # 0: log times were not set
+        if timed and t_to_ns is not None and chunk.t_first_ns >= t_to_ns:
+            return True
+        if timed and t_from_ns is not None and chunk.t_last_ns < t_from_ns:
+            return True
+        inside = self._places.get(chunk.at)
+        if self._topics is None or inside is None:
+            return False
+        names = {topic.name for number in inside if (topic := self._channels.topics.get(number))}
+        return not names & self._topics
+
+    def batches(self, section: Section) -> Iterator[Batch]:
+        data = np.frombuffer(section.records, dtype=np.uint8)
+        found, end, unusable = scan_records(data)
+        if end < data.size:
+            self._log.add(None, "a record is cut off", f"chunk at byte {section.at}, {end} bytes in")
+        if unusable:
+            self._log.add(None, "a record of a chunk makes no sense", f"chunk at byte {section.at}", unusable)
+        _learn(self._channels, section, found, self._log)
+        messages = found[found[:, 0] == MESSAGE]
+        for channel in np.unique(messages[:, 1]).tolist():
+            rows = messages[messages[:, 1] == channel]
+            self._seen[channel] = self._seen.get(channel, 0) + len(rows)
+            topic = self._topic(channel, section, len(rows))
+            if topic is not None and (self._topics is None or topic.name in self._topics):
+                yield from self._take(topic, section, data, rows)
+
+    def _topic(self, channel: int, section: Section, count: int) -> Topic | None:
+        topic = self._channels.topics.get(channel)
+        if topic is None or (self._summary is not None and channel not in self._summary.channels.topics):
+            why = "the channel is not declared" if topic is None else "the summary does not know the channel"
+            self._log.add(_name(topic), why, f"channel {channel}, byte {section.at}", count)
+            return None
+        return topic
+
+    def _take(self, topic: Topic, section: Section, data: np.ndarray, rows: np.ndarray) -> Iterator[Batch]:
+        kind = kind_of(topic)
+        place = f"byte {section.at}"
         if kind is None:
-            why = f"no decoder for {topic.schema_name or 'no schema'} ({topic.encoding})"
-            self.refusals.append(Refusal(topic.name, why, place, len(rows)))
+            schema = topic.schema_name[:200] or "messages without a schema"
+            self._log.add(topic.name, f"there is no decoder for {schema} ({topic.encoding[:50]})", place, len(rows))
             return
         for start in range(0, len(rows), BATCH_ROWS):
             part = rows[start : start + BATCH_ROWS]
-            columns, t_device_ns, ok = TYPES[topic.schema_name][1](cdr.Cursor.of(data, part[:, 3], part[:, 4]))
+            cursor = cdr.Cursor.of(data, part[:, 3], part[:, 4])
+            encoded = cursor.ok.copy()
+            columns, t_device_ns, ok = TYPES[topic.schema_name][1](cursor)
             if not ok.all():
                 why = f"the message is shorter than {topic.schema_name}"
-                self.refusals.append(Refusal(topic.name, why, place, int((~ok).sum())))
-            keep = ok.copy()
-            if t_from_ns is not None:
-                keep &= t_device_ns >= t_from_ns
-            if t_to_ns is not None:
-                keep &= t_device_ns < t_to_ns
+                self._log.add(topic.name, "the message is no little-endian CDR", place, int((~encoded).sum()))
+                self._log.add(topic.name, why, place, int((encoded & ~ok).sum()))
+            t_host_ns = part[:, 2] if self._has_host_clock else np.full(len(part), -1)
+            keep = ok & in_window(np.where(t_host_ns >= 0, t_host_ns, t_device_ns), *self._window)
+            if not keep.any():
+                continue
             if kind in PAYLOAD_KINDS:
                 columns = _where(section, part, topic.schema_name)
-            sequence = topic.count + np.cumsum(ok) - 1
-            topic.count += int(ok.sum())
-            stamps = {
-                "sequence": sequence,
-                "t_device_ns": t_device_ns,
-                "t_host_ns": _null_if(part[:, 2], part[:, 2] < 0),
+            columns |= {
+                # ROS says with a stamp of zero that nobody set it.
+                "t_device_ns": pa.array(t_device_ns, mask=t_device_ns == 0),
+                "t_host_ns": pa.array(t_host_ns, mask=t_host_ns < 0),
             }
-            if keep.any():
-                yield Batch(topic.name, kind, _table(kind, {**stamps, **columns}, keep))
+            table = batch_table(kind, columns, keep, first=self._delivered.get(topic.name, 0))
+            self._delivered[topic.name] = self._delivered.get(topic.name, 0) + table.num_rows
+            self._pending.setdefault(topic.name, []).append(table)
+            self._rows[topic.name] = self._rows.get(topic.name, 0) + table.num_rows
+            if self._rows[topic.name] >= _FLUSH_ROWS:
+                yield from self._flush(topic.name, kind)
+
+    def _flush(self, name: str, kind: str) -> Iterator[Batch]:
+        table = pa.concat_tables(self._pending.pop(name)).combine_chunks()
+        self._rows[name] = 0
+        for start in range(0, table.num_rows, BATCH_ROWS):
+            yield Batch(name, kind, table.slice(start, BATCH_ROWS))
+
+    def flush(self) -> Iterator[Batch]:
+        kinds = {topic.name: kind_of(topic) for topic in self._channels.topics.values()}
+        for name in list(self._pending):
+            yield from self._flush(name, kinds[name] or "")
+
+    def account_for(self, scan: McapScan, *, everything: bool) -> None:
+        """Messages that damage has taken, by topic: as their indexes tell, and as the summary counted them."""
+        place = scan.first_damage or "summary"
+        for channel, count in scan.lost.items():
+            topic = self._channels.topics.get(channel)
+            if self._topics is None or (topic is not None and topic.name in self._topics):
+                self._log.add(_name(topic), "its chunk is damaged", place, count)
+        if not everything or self._summary is None or self._summary.counts is None:
+            return
+        for channel, said in self._summary.counts.items():
+            missing = said - self._seen.get(channel, 0) - scan.lost.get(channel, 0)
+            if missing > 0:
+                topic = self._channels.topics.get(channel)
+                count = missing if missing <= _MOST_MISSING else 0
+                self._log.add(_name(topic), "the summary counts messages that are not there", place, count)
 
 
-def _where(section: Section, rows: np.ndarray, schema_name: str) -> dict[str, np.ndarray | pa.Array]:
+def _name(topic: Topic | None) -> str | None:
+    return topic.name if topic else None
+
+
+def kind_of(topic: Topic) -> str | None:
+    """Kind of stream; None: not one that is read."""
+    if topic.encoding != "cdr" or topic.schema_name not in TYPES:
+        return None
+    kind = TYPES[topic.schema_name][0]
+    return "radar" if kind in PAYLOAD_KINDS and topic.name.startswith(RADAR_TOPIC) else kind
+
+
+def _learn(channels: Channels, section: Section, found: np.ndarray, log: Refusals) -> None:
+    declarations = found[found[:, 0] != MESSAGE]
+    for opcode, _, _, offset, length in declarations[:_MOST_DECLARATIONS].tolist():
+        content = section.records[offset : offset + length]
+        try:
+            if opcode == SCHEMA:
+                channels.learn_schema(content)
+            else:
+                channels.learn_channel(content)
+        except NotWellFormed:
+            log.add(None, "a schema or channel is not well formed, or declared twice", f"byte {section.at}", 0)
+
+
+def _where(section: Section, rows: np.ndarray, schema_name: str) -> cdr.Columns:
     compressed = section.codec != "none"
     count = len(rows)
     return {
@@ -186,30 +295,6 @@ def _where(section: Section, rows: np.ndarray, schema_name: str) -> dict[str, np
     }
 
 
-def _null_if(values: np.ndarray, null: np.ndarray) -> pa.Array:
-    return pa.array(values, mask=null)
-
-
-def _table(kind: str, columns: dict[str, np.ndarray | pa.Array], keep: np.ndarray) -> pa.Table:
-    """Columns in the kind's order; NaN becomes null here, missing columns are null."""
-    schema = SCHEMAS[kind]
-    arrays = []
-    for field in schema:
-        values = columns.get(field.name)
-        if values is None:
-            arrays.append(pa.nulls(int(keep.sum()), field.type))
-        elif isinstance(values, np.ndarray):
-            arrays.append(pa.array(values[keep], type=field.type, from_pandas=True))
-        else:
-            arrays.append(values.filter(pa.array(keep)).cast(field.type))
-    return pa.table(arrays, schema=schema)
-
-
-def _log_times(section: Section) -> list[int]:
-    found, _ = scan_records(np.frombuffer(section.records, dtype=np.uint8))
-    return [int(t) for t in found[(found[:, 0] == MESSAGE) & (found[:, 2] >= 0), 2][:1]]
-
-
-def _text(content: bytes, at: int) -> tuple[str, int]:
-    length = int.from_bytes(content[at : at + 4], "little")
-    return content[at + 4 : at + 4 + length].decode("utf-8"), at + 4 + length
+def _host_stamps(section: Section) -> np.ndarray:
+    found = scan_records(np.frombuffer(section.records, dtype=np.uint8))[0]
+    return found[(found[:, 0] == MESSAGE) & (found[:, 2] >= 0), 2]

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -81,7 +81,7 @@ class _Child:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
 
-    def frames(self, first: int) -> Iterator[Frames | Lost]:
+    def frames(self, first: int) -> Generator[Frames | Lost, None, int]:
         """Gives how many files were read to their end."""
         done = 0
         assert self._process.stdout is not None  # noqa: S101 - a pipe was asked for

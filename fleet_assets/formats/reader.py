@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from fleet_assets.errors import FleetError
@@ -105,12 +106,38 @@ class Channel:
 
 @dataclass
 class Refusal:
-    """Records that could not be read. topic None: it is not known which. position: where the first one is."""
+    """Records that could not be read. topic None: it is not known which. position: where the first one is.
+
+    count 0: something is lost, and nobody can say how many records it was.
+    """
 
     topic: str | None
     reason: str
     position: str
     count: int = 1
+
+
+class Refusals:
+    """Refused records by topic and reason: how many, and where the first is. Bounded, whatever a file holds."""
+
+    MOST = 1000
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str | None, str], Refusal] = {}
+
+    def add(self, topic: str | None, reason: str, position: str, count: int = 1) -> None:
+        key = (topic, reason) if len(self._known) < self.MOST else (None, "further reasons")
+        known = self._known.get((topic, reason)) or self._known.get(key)
+        if known is None:
+            self._known[key] = Refusal(key[0], key[1], position, count)
+        else:
+            known.count += count
+
+    def list(self) -> list[Refusal]:
+        return list(self._known.values())
+
+    def clear(self) -> None:
+        self._known.clear()
 
 
 @dataclass(frozen=True)
@@ -134,7 +161,7 @@ class Payload:
 
 
 class Reader(Protocol):
-    """One format. refusals grows while reading; read = delivered + refused.
+    """One format. Refusals grow while reading, and start anew with each pass; read = delivered + refused.
 
     payload_in_place: camera, LiDAR and radar batches say where the bytes lie in the (only) file; otherwise `payloads`
     gives the bytes, to be rewritten as MCAP once.
@@ -142,7 +169,11 @@ class Reader(Protocol):
 
     format: ClassVar[str]
     payload_in_place: ClassVar[bool]
-    refusals: list[Refusal]
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        """What could not be read so far, one entry per topic and reason."""
+        ...
 
     def __init__(self, files: RecordingFiles) -> None: ...
 
@@ -158,10 +189,16 @@ class Reader(Protocol):
     def read(
         self, topics: Collection[str] | None = None, t_from_ns: int | None = None, t_to_ns: int | None = None
     ) -> Iterator[Batch]:
-        """Records of the topics (all) with t_from_ns <= stamp < t_to_ns, by device stamp, else host stamp."""
+        """Records of the topics (all) with t_from_ns <= stamp < t_to_ns; sequences count what this call delivers.
+
+        The stamp is the host's, which the topics of a recording share; the device's where a record has no host stamp.
+        Raises Unreadable when the content is broken beyond use.
+        """
         ...
 
-    def payloads(self) -> Iterator[Payload]: ...
+    def payloads(self) -> Iterator[Payload]:
+        """Messages of the payload topics in order of their stamps; nothing if payload_in_place."""
+        ...
 
 
 @lru_cache(maxsize=1)
@@ -183,9 +220,40 @@ def open_recording(files: RecordingFiles) -> Reader:
     )
 
 
+def in_window(t_ns: np.ndarray, t_from_ns: int | None, t_to_ns: int | None) -> np.ndarray:
+    """t_ns: int64 [n]. Gives bool [n]: t_from_ns <= t_ns < t_to_ns; None is no limit."""
+    keep = np.ones(len(t_ns), dtype=bool)
+    if t_from_ns is not None:
+        keep &= t_ns >= t_from_ns
+    if t_to_ns is not None:
+        keep &= t_ns < t_to_ns
+    return keep
+
+
+def batch_table(kind: str, columns: Mapping[str, np.ndarray | pa.Array], keep: np.ndarray, *, first: int) -> pa.Table:
+    """Rows where keep, columns in the kind's order, sequences from first; NaN becomes null, missing columns are null."""
+    whole = bool(keep.all())
+    count = len(keep) if whole else int(keep.sum())
+    arrays = []
+    for column in SCHEMAS[kind]:
+        values = np.arange(first, first + count) if column.name == "sequence" else columns.get(column.name)
+        if values is None:
+            arrays.append(pa.nulls(count, column.type))
+            continue
+        if not whole and column.name != "sequence":
+            values = values[keep] if isinstance(values, np.ndarray) else values.filter(pa.array(keep))
+        if isinstance(values, np.ndarray):
+            arrays.append(pa.array(values, type=column.type, from_pandas=True))
+        else:
+            arrays.append(values.cast(column.type))
+    return pa.table(arrays, schema=SCHEMAS[kind])
+
+
 def head(path: Path, count: int = 16) -> bytes:
-    """The first bytes of a file; none when it cannot be opened."""
+    """The first bytes of a regular file; none when it cannot be opened."""
     try:
+        if not path.is_file():  # a pipe would wait for ever
+            return b""
         with open(path, "rb") as file:
             return file.read(count)
     except OSError:

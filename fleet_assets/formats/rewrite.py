@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 
 from mcap.writer import CompressionType, Writer
 
+from fleet_assets.errors import FleetError
+from fleet_assets.formats.mcap_ros2 import HOST_CLOCK, METADATA_NAME
 from fleet_assets.formats.reader import Payload
 from fleet_assets.formats.ros2 import DEFINITIONS
 
@@ -27,7 +30,7 @@ class McapFile:
         # Not the library's own name and version: an upgrade must not change the bytes.
         self._writer.start("ros2", library="fleet")
         if metadata:
-            self._writer.add_metadata("fleet", dict(metadata))
+            self._writer.add_metadata(METADATA_NAME, dict(metadata))
         self._schemas: dict[str, int] = {}
         self._channels: dict[str, int] = {}
         self._sequence: dict[str, int] = {}
@@ -51,15 +54,21 @@ class McapFile:
         self._file.close()
 
 
-# An MCAP log time cannot be left out; this one says that the original had no host stamp (reader: null).
-NO_HOST_STAMP = (1 << 64) - 1
-
-
 def rewrite_as_mcap(payloads: Iterable[Payload], path: Path) -> str:
-    """Writes the payloads; gives the file's sha256."""
-    with McapFile(path) as target:
-        for payload in payloads:
-            host = NO_HOST_STAMP if payload.t_host_ns is None else payload.t_host_ns
-            target.write(payload.topic, payload.schema_name, payload.data, host)
+    """Writes the payloads; gives the file's sha256.
+
+    An MCAP log time cannot be left out: without a host clock it repeats the device stamp, so that viewers have a time line,
+    and the file's metadata says so; our reader then gives null. Raises FleetError when only some messages have a host stamp,
+    or one has no stamp at all.
+    """
+    rest = iter(payloads)
+    first = next(rest, None)
+    without_host = first is not None and first.t_host_ns is None
+    with McapFile(path, {HOST_CLOCK: "none"} if without_host else None) as target:
+        for payload in chain([] if first is None else [first], rest):
+            t_ns = payload.t_device_ns if without_host else payload.t_host_ns
+            if t_ns is None or (payload.t_host_ns is None) != without_host:
+                raise FleetError("A message to rewrite lacks its stamp", where=payload.topic)
+            target.write(payload.topic, payload.schema_name, payload.data, t_ns)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

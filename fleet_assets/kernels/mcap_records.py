@@ -8,9 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-MESSAGE = 0x05
+SCHEMA, CHANNEL, MESSAGE = 0x03, 0x04, 0x05
 _RECORD_HEAD = 9  # opcode and length
 _MESSAGE_HEAD = 22  # channel, sequence, log time, publish time
+_LEAST_SCHEMA, _LEAST_CHANNEL = 14, 16
+_LARGEST = np.uint64(9223372036854775807)
 
 
 @njit(cache=True)
@@ -22,46 +24,66 @@ def _u64(data: np.ndarray, at: int) -> np.uint64:
 
 
 @njit(cache=True)
-def _count(data: np.ndarray) -> tuple[int, int]:
-    """Whole records, and the bytes that they take."""
-    at, count = 0, 0
+def _usable(opcode: int, length: int) -> bool:
+    if opcode == MESSAGE:
+        return length >= _MESSAGE_HEAD
+    if opcode == SCHEMA:
+        return length >= _LEAST_SCHEMA
+    return opcode == CHANNEL and length >= _LEAST_CHANNEL
+
+
+@njit(cache=True)
+def _count(data: np.ndarray) -> tuple[int, int, int]:
+    """Usable records, unusable ones, and the bytes that whole records take."""
+    at, usable, unusable = 0, 0, 0
     while at + _RECORD_HEAD <= data.size:
         length = _u64(data, at + 1)
         if length > np.uint64(data.size - at - _RECORD_HEAD):
             break
-        at += _RECORD_HEAD + np.int64(length)
-        count += 1
-    return count, at
+        if _usable(data[at], int(np.int64(length))):
+            usable += 1
+        else:
+            unusable += 1
+        at = at + _RECORD_HEAD + int(np.int64(length))
+    return usable, unusable, at
 
 
 @njit(cache=True)
-def scan_records(data: np.ndarray) -> tuple[np.ndarray, int]:
-    """data: uint8. Gives int64 [records, 5] and the number of bytes that whole records take.
+def _stamp(log_time: np.uint64, publish_time: np.uint64) -> int:
+    """Log time; publish time where the recorder set none; -1 where neither is a time."""
+    if np.uint64(0) < log_time <= _LARGEST:
+        return int(np.int64(log_time))
+    if np.uint64(0) < publish_time <= _LARGEST:
+        return int(np.int64(publish_time))
+    return -1
 
-    Columns: opcode; channel (-1 if no message); log time [ns]; offset and length of the content (of a message: of its data).
-    A message too short for its own head has length -1. Times beyond int64 are given as -1.
+
+@njit(cache=True)
+def scan_records(data: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """data: uint8. Gives int64 [records, 5], the bytes that whole records take, and how many records are unusable.
+
+    Columns: opcode (schema, channel, message); channel (-1 if no message); host stamp [ns] (-1: none); offset and length of
+    the content (of a message: of its data). Unusable: of another kind, or too short for their own members. The array never
+    takes more than twice the bytes of data.
     """
-    count, end = _count(data)
-    found = np.empty((count, 5), dtype=np.int64)
-    at = 0
-    for row in range(count):
+    usable, unusable, end = _count(data)
+    found = np.empty((usable, 5), dtype=np.int64)
+    at, row = 0, 0
+    while at < end:
         opcode = data[at]
-        length = np.int64(_u64(data, at + 1))
+        length = int(np.int64(_u64(data, at + 1)))
         content = at + _RECORD_HEAD
-        found[row, 0] = opcode
-        found[row, 1] = -1
-        found[row, 2] = -1
-        found[row, 3] = content
-        found[row, 4] = length
-        if opcode == MESSAGE:
-            if length < _MESSAGE_HEAD:
-                found[row, 4] = -1
-            else:
+        if _usable(opcode, length):
+            found[row, 0] = opcode
+            found[row, 1] = -1
+            found[row, 2] = -1
+            found[row, 3] = content
+            found[row, 4] = length
+            if opcode == MESSAGE:
                 found[row, 1] = np.int64(data[content]) | (np.int64(data[content + 1]) << 8)
-                log_time = _u64(data, content + 6)
-                if log_time <= np.uint64(9223372036854775807):
-                    found[row, 2] = np.int64(log_time)
+                found[row, 2] = _stamp(_u64(data, content + 6), _u64(data, content + 14))
                 found[row, 3] = content + _MESSAGE_HEAD
                 found[row, 4] = length - _MESSAGE_HEAD
+            row += 1
         at = content + length
-    return found, end
+    return found, end, unusable
