@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -20,17 +21,20 @@ import pyarrow.csv
 from fleet_assets.formats import ros2
 from fleet_assets.formats.reader import (
     BATCH_ROWS,
-    SCHEMAS,
     Batch,
     Channel,
     Payload,
     RecordingFiles,
     RecordingInfo,
     Refusal,
+    Refusals,
+    batch_table,
     head,
+    in_window,
 )
 
 _LINE = re.compile(rb"Frame: (\d{1,9}) Time: (\d{1,10})\.(\d{9})\s*")
+_FRAME = re.compile(r"\d{1,9}", re.ASCII)
 _POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4"), ("ring", "<u2")])
 MAX_FILE_BYTES = 64 * 1024 * 1024
 # Not records of a sensor: they are delivered and kept, and nothing is lost by not reading them.
@@ -46,7 +50,7 @@ class _Sensor:
     schema_name: str
 
 
-SENSORS = (
+PAYLOAD_SENSORS = (
     _Sensor("velo_lidar", ".csv", "/lidar", "lidar", "sensor_msgs/msg/PointCloud2"),
     _Sensor("zed_left", ".png", "/camera/left", "camera", "sensor_msgs/msg/CompressedImage"),
     _Sensor("zed_right", ".png", "/camera/right", "camera", "sensor_msgs/msg/CompressedImage"),
@@ -55,11 +59,14 @@ SENSORS = (
 )
 GPS_IMU = _Sensor("GPS_IMU_Twist", ".txt", "/gps/imu", "imu", "")
 GPS_IMU_FIX_TOPIC = "/gps/imu/fix"
+SENSORS = (*PAYLOAD_SENSORS, GPS_IMU)
 
 
 @dataclass(frozen=True)
 class _Entry:
-    frame: int
+    """A line of an index and its file."""
+
+    sensor: _Sensor
     t_device_ns: int
     path: Path
 
@@ -70,127 +77,148 @@ class RadiateReader:
 
     def __init__(self, files: RecordingFiles) -> None:
         self._files = files
-        self._base = _sequence_folder(files)
-        self._names = set(files.names)
-        self.refusals: list[Refusal] = []
-        self._account_for_the_rest()
+        self._folder = _sequence_folder(files) or PurePosixPath()
+        # One account per pass, so that a pass that is repeated does not count twice.
+        self._payload_log, self._signal_log = Refusals(), Refusals()
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        rest = Refusals()
+        self._account_for_the_rest(rest)
+        return [*self._payload_log.list(), *self._signal_log.list(), *rest.list()]
 
     @classmethod
     def sniff(cls, files: RecordingFiles) -> bool:
         base = _sequence_folder(files)
         if base is None:
             return False
-        indexes = [files.root / base / f"{sensor.folder}.txt" for sensor in (*SENSORS, GPS_IMU)]
+        indexes = [files.root / base / f"{sensor.folder}.txt" for sensor in SENSORS]
         return any(_LINE.match(head(index, 64)) for index in indexes)
 
     def info(self) -> RecordingInfo:
-        first = [entry.t_device_ns for sensor in SENSORS for entry in self._entries(sensor, [])[:1]]
-        # The folder's name is the sequence's: town, motorway, fog and so on.
-        return RecordingInfo(None, min(first, default=None), {"sequence": self._folder.name})
-
-    @property
-    def _folder(self) -> PurePosixPath:
-        return self._base or PurePosixPath()
+        """t_start_ns: the first stamp of a camera, LiDAR or radar; the folder's name is the sequence's."""
+        stamps = [entry.t_device_ns for sensor in PAYLOAD_SENSORS for entry in self._entries(sensor, Refusals())]
+        return RecordingInfo(None, min(stamps, default=None), {"sequence": self._folder.name})
 
     def channels(self) -> list[Channel]:
-        found = [s for s in SENSORS if f"{self._folder / s.folder}.txt" in self._names]
-        channels = [Channel(s.topic, s.kind, s.schema_name) for s in found]
-        if f"{self._folder / GPS_IMU.folder}.txt" in self._names:
+        channels = [Channel(s.topic, s.kind, s.schema_name) for s in PAYLOAD_SENSORS if self._index(s) is not None]
+        if self._index(GPS_IMU) is not None:
             channels += [Channel(GPS_IMU.topic, "imu", "text"), Channel(GPS_IMU_FIX_TOPIC, "gnss", "text")]
         return channels
 
     def payloads(self) -> Iterator[Payload]:
-        """Sensor by sensor; a file that cannot be read is a refusal."""
-        for sensor in SENSORS:
-            encode: Callable[[_Entry], bytes] = _cloud if sensor.kind == "lidar" else _image
-            for entry in self._entries(sensor, self.refusals):
-                try:
-                    data = encode(entry)
-                except (ValueError, OSError, pa.ArrowInvalid) as error:
-                    place = f"{sensor.folder}/{entry.path.name}"
-                    self.refusals.append(Refusal(sensor.topic, f"the file cannot be read: {_first_line(error)}", place))
-                    continue
-                yield Payload(sensor.topic, entry.t_device_ns, None, sensor.schema_name, data)
+        """In order of the stamps; a file that cannot be read is a refusal."""
+        self._payload_log.clear()
+        for entry in _interleaved([self._entries(sensor, self._payload_log) for sensor in PAYLOAD_SENSORS]):
+            encode = _cloud if entry.sensor.kind == "lidar" else _image
+            try:
+                data = encode(entry)
+            except (ValueError, OSError, pa.ArrowInvalid) as error:
+                place = f"{entry.sensor.folder}/{entry.path.name}: {_first_line(error)}"
+                self._payload_log.add(entry.sensor.topic, "the file cannot be read", place)
+                continue
+            yield Payload(entry.sensor.topic, entry.t_device_ns, None, entry.sensor.schema_name, data)
 
     def read(
         self, topics: Collection[str] | None = None, t_from_ns: int | None = None, t_to_ns: int | None = None
     ) -> Iterator[Batch]:
+        """GPS and IMU; the other topics come through payloads. Stamps are the device's."""
+        self._signal_log.clear()
         wanted = [t for t in (GPS_IMU.topic, GPS_IMU_FIX_TOPIC) if topics is None or t in topics]
         if not wanted:
             return
-        entries = self._entries(GPS_IMU, self.refusals, also=GPS_IMU_FIX_TOPIC)
-        rows, stamps = [], []
-        for entry in entries:
-            try:
-                rows.append(_numbers(entry.path))
-                stamps.append(entry.t_device_ns)
-            except (ValueError, OSError) as error:
-                for topic in wanted:
-                    self.refusals.append(
-                        Refusal(topic, f"the file cannot be read: {_first_line(error)}", entry.path.name)
-                    )
-        values = np.array(rows, dtype=np.float64).reshape(-1, _NUMBERS)
-        t_ns = np.array(stamps, dtype=np.int64)
-        sequence = np.arange(len(t_ns))
-        keep = np.ones(len(t_ns), dtype=bool)
-        if t_from_ns is not None:
-            keep &= t_ns >= t_from_ns
-        if t_to_ns is not None:
-            keep &= t_ns < t_to_ns
-        for topic in wanted:
-            columns = _imu(values) if topic == GPS_IMU.topic else _fix(values)
-            kind = "imu" if topic == GPS_IMU.topic else "gnss"
-            columns |= {"sequence": sequence, "t_device_ns": t_ns}
-            for start in range(0, int(keep.sum()), BATCH_ROWS):
-                index = np.flatnonzero(keep)[start : start + BATCH_ROWS]
-                yield Batch(topic, kind, _table(kind, columns, index))
+        entries = self._entries(GPS_IMU, self._signal_log, wanted)
+        counts = dict.fromkeys(wanted, 0)
+        for start in range(0, len(entries), BATCH_ROWS):
+            rows, stamps = [], []
+            for entry in entries[start : start + BATCH_ROWS]:
+                try:
+                    rows.append(_numbers(entry.path))
+                    stamps.append(entry.t_device_ns)
+                except (ValueError, OSError) as error:
+                    for topic in wanted:
+                        place = f"{GPS_IMU.folder}/{entry.path.name}: {_first_line(error)}"
+                        self._signal_log.add(topic, "the file cannot be read", place)
+            values = np.array(rows, dtype=np.float64).reshape(-1, _NUMBERS)
+            t_ns = np.array(stamps, dtype=np.int64)
+            keep = in_window(t_ns, t_from_ns, t_to_ns)
+            for topic in wanted:
+                columns = _imu(values) if topic == GPS_IMU.topic else _fix(values)
+                kind = "imu" if topic == GPS_IMU.topic else "gnss"
+                table = batch_table(kind, columns | {"t_device_ns": t_ns}, keep, first=counts[topic])
+                counts[topic] += table.num_rows
+                if table.num_rows:
+                    yield Batch(topic, kind, table)
 
-    def _entries(self, sensor: _Sensor, refusals: list[Refusal], also: str | None = None) -> list[_Entry]:
-        """Index lines with their file, in order of the index; what does not match both ways is refused."""
-        index_name = f"{self._folder / sensor.folder}.txt"
-        if index_name not in self._names:
+    def _index(self, sensor: _Sensor) -> Path | None:
+        name = f"{self._folder / sensor.folder}.txt"
+        return self._files.root / name if name in self._files.names else None
+
+    def _entries(self, sensor: _Sensor, log: Refusals, topics: Collection[str] | None = None) -> list[_Entry]:
+        """Index lines with their file, in order of the index; what does not match both ways is refused for each topic."""
+
+        def refuse(reason: str, place: str) -> None:
+            for topic in topics or [sensor.topic]:
+                log.add(topic, reason, place)
+
+        files = self._frames(sensor, refuse)
+        index = self._index(sensor)
+        if index is None:
+            for path in files.values():
+                refuse("the sensor has no index of stamps", f"{sensor.folder}/{path.name}")
             return []
-        index = self._files.root / index_name
-        topics = [sensor.topic, *([also] if also else [])]
-        prefix = f"{self._folder / sensor.folder}/"
-        files = {
-            int(PurePosixPath(name).stem): self._files.root / name
-            for name in self._names
-            if name.startswith(prefix) and name.endswith(sensor.suffix) and PurePosixPath(name).stem.isdecimal()
-        }
+        if index.stat().st_size > MAX_FILE_BYTES:
+            refuse(f"the index is larger than {MAX_FILE_BYTES} bytes", index.name)
+            return []
         entries, used = [], set()
         for number, line in enumerate(index.read_bytes().splitlines(), 1):
+            if not line.strip():
+                continue
+            place = f"{index.name}: line {number}"
             match = _LINE.fullmatch(line)
             if match is None:
-                if line.strip():
-                    refusals += [
-                        Refusal(t, "the index line cannot be read", f"{index.name}: line {number}") for t in topics
-                    ]
+                refuse("the index line cannot be read", place)
                 continue
             frame, t_ns = int(match[1]), int(match[2]) * 1_000_000_000 + int(match[3])
             if frame not in files:
-                why = "the index names a file that is not there"
-                refusals += [Refusal(t, why, f"{index.name}: line {number}") for t in topics]
-                continue
-            used.add(frame)
-            entries.append(_Entry(frame, t_ns, files[frame]))
+                refuse("the index names a file that is not there", place)
+            elif frame in used:
+                refuse("the index names a file again", place)
+            else:
+                used.add(frame)
+                entries.append(_Entry(sensor, t_ns, files[frame]))
         for frame in sorted(set(files) - used):
-            place = f"{sensor.folder}/{files[frame].name}"
-            refusals += [Refusal(t, "the file has no stamp in the index", place) for t in topics]
+            refuse("the file has no stamp in the index", f"{sensor.folder}/{files[frame].name}")
         return entries
 
-    def _account_for_the_rest(self) -> None:
-        """Files that belong to no sensor: labels are read in a later version, others are not known."""
-        known = tuple(f"{self._folder / sensor.folder}/" for sensor in (*SENSORS, GPS_IMU))
-        indexes = {f"{self._folder / sensor.folder}.txt" for sensor in (*SENSORS, GPS_IMU)}
-        for name in sorted(self._names):
-            if name.startswith(known) or name in indexes or NOT_RECORDS.fullmatch(name):
+    def _frames(self, sensor: _Sensor, refuse: Callable[[str, str], None]) -> dict[int, Path]:
+        """Files of a sensor by frame number."""
+        files: dict[int, Path] = {}
+        for name in sorted(self._files.names):
+            path = PurePosixPath(name)
+            if path.parent != self._folder / sensor.folder:
                 continue
-            labels = name.startswith(f"{self._folder / 'annotations'}/")
-            topic, why = (
-                ("/annotations", "labels are not read yet") if labels else (None, "the file belongs to no sensor")
-            )
-            self.refusals.append(Refusal(topic, why, name))
+            place = f"{sensor.folder}/{path.name}"
+            if path.suffix != sensor.suffix or not _FRAME.fullmatch(path.stem):
+                refuse("the file's name is no frame of the sensor", place)
+            elif int(path.stem) in files:
+                refuse("two files have the same frame number", place)
+            else:
+                files[int(path.stem)] = self._files.root / name
+        return files
+
+    def _account_for_the_rest(self, log: Refusals) -> None:
+        """Files that belong to no sensor: labels are read in a later version, others are not known."""
+        folders = {self._folder / sensor.folder for sensor in SENSORS}
+        indexes = {f"{folder}.txt" for folder in folders}
+        for name in sorted(self._files.names):
+            parent = PurePosixPath(name).parent
+            if parent in folders or name in indexes or NOT_RECORDS.fullmatch(name):
+                continue
+            if parent == self._folder / "annotations":
+                log.add("/annotations", "labels are not read yet", name)
+            else:
+                log.add(None, "the file belongs to no sensor", name)
 
 
 def _sequence_folder(files: RecordingFiles) -> PurePosixPath | None:
@@ -198,6 +226,17 @@ def _sequence_folder(files: RecordingFiles) -> PurePosixPath | None:
     index_names = {f"{sensor.folder}.txt" for sensor in SENSORS}
     found = {PurePosixPath(name).parent for name in files.names if PurePosixPath(name).name in index_names}
     return found.pop() if len(found) == 1 else None
+
+
+def _interleaved(sensors: list[list[_Entry]]) -> list[_Entry]:
+    """Entries of all sensors by time. A sensor's own order stays: stamps that run backwards must not be hidden."""
+    keyed = []
+    for entries in sensors:
+        latest = accumulate((entry.t_device_ns for entry in entries), max)
+        keyed += [
+            (t_ns, entry.sensor.topic, at, entry) for at, (t_ns, entry) in enumerate(zip(latest, entries, strict=True))
+        ]
+    return [entry for *_, entry in sorted(keyed, key=lambda item: item[:3])]
 
 
 def _read(path: Path) -> bytes:
@@ -221,9 +260,13 @@ def _cloud(entry: _Entry) -> bytes:
     if not data.strip():
         raise ValueError("it is empty")
     table = pa.csv.read_csv(pa.py_buffer(data), options, convert_options=pa.csv.ConvertOptions(column_types=types))
+    ring = table["ring"].to_numpy()
+    if not np.all((ring >= 0) & (ring <= np.iinfo(np.uint16).max)):
+        raise ValueError("a ring is no number of a laser")
     points = np.zeros(table.num_rows, dtype=_POINT)
-    for name in _POINT.names or ():
-        points[name] = table[name].to_numpy()
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and stays visible
+        for name in _POINT.names or ():
+            points[name] = table[name].to_numpy()
     return ros2.point_cloud2(entry.t_device_ns, entry.path.parent.name, points)
 
 
@@ -232,7 +275,9 @@ _NUMBERS = 15
 
 def _numbers(path: Path) -> np.ndarray:
     """What is taken of a GPS_IMU_Twist file: latitude, longitude, altitude; variances east and north; quaternion x, y, z,
-    w; angular velocity; linear acceleration. What follows in the file (covariances, twist) is not."""
+    w; angular velocity; linear acceleration (gravity is not in it). The SDK's description names three covariances next,
+    which no table holds, and nothing after them: the twist that some files end with is left out, for its frame is unknown.
+    """
     words = _read(path).decode("ascii").replace(",", " ").split()
     if len(words) < 22:
         raise ValueError(f"it has {len(words)} numbers, not 22 or more")
@@ -256,21 +301,7 @@ def _fix(values: np.ndarray) -> dict[str, np.ndarray]:
         "longitude_deg": values[:, 1],
         "altitude_m": values[:, 2],
         "accuracy_m": accuracy,
-        "valid": np.ones(len(values), dtype=bool),
     }
-
-
-def _table(kind: str, columns: dict[str, np.ndarray], index: np.ndarray) -> pa.Table:
-    schema = SCHEMAS[kind]
-    return pa.table(
-        [
-            pa.array(columns[field.name][index], type=field.type, from_pandas=True)
-            if field.name in columns
-            else pa.nulls(len(index), field.type)
-            for field in schema
-        ],
-        schema=schema,
-    )
 
 
 def _first_line(error: Exception) -> str:

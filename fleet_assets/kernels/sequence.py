@@ -5,8 +5,32 @@ In: int64 stamps in the order of the recording. Out: counts of gaps, of steps ba
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
+
+
+class SequenceFacts(NamedTuple):
+    """gaps: steps forward of more than the limit; repeated_steps: steps of zero; rate_hz: None for fewer than two times."""
+
+    gaps: int
+    longest_gap_ns: int
+    backward_steps: int
+    repeated_steps: int
+    rate_hz: float | None
+
+
+def sequence_facts(t_ns: np.ndarray, nominal_period_ns: int | None, gap_limit_periods: float | None) -> SequenceFacts:
+    """t_ns: int64 [n] in the order of the recording, across the borders of its files.
+
+    A gap is a step of strictly more than gap_limit_periods nominal periods; without a nominal period or a limit none is.
+    """
+    limit_ns = round(nominal_period_ns * gap_limit_periods) if nominal_period_ns and gap_limit_periods else 0
+    gaps, longest_ns, backward, repeated = sequence_steps(np.ascontiguousarray(t_ns, dtype=np.int64), limit_ns)
+    span_ns = int(t_ns.max()) - int(t_ns.min()) if len(t_ns) else 0
+    rate_hz = (len(t_ns) - 1) * 1e9 / span_ns if span_ns > 0 else None
+    return SequenceFacts(int(gaps), int(longest_ns), int(backward), int(repeated), rate_hz)
 
 
 @njit(cache=True)
