@@ -242,7 +242,8 @@ def show_drive(drive_id: Annotated[str, typer.Argument(metavar="KEY")], at: Ref 
         return
     for name, value in facts.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            console.print_rows(value, title=f"\n{name}", empty="", as_json=False)
+            brief = [{key: len(item) if key == "files" else item for key, item in row.items()} for row in value]
+            console.print_rows(brief, title=f"\n{name}", empty="", as_json=False)
         elif value not in ([], None):
             console.out.print(f"{name}: {value}", markup=False)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from fleet_assets import console, runs, show
@@ -31,7 +32,7 @@ SCENES = (
     _Scene("demo1", "2026-01-05T08:00:00Z", (), "clean"),
     _Scene("demo1", "2026-01-05T09:00:00Z", (), "clean"),
     _Scene("demo2", "2026-01-05T08:30:00Z", ("truncation", "unknown_stream"), "cut off by a power loss"),
-    _Scene("demo2", "2026-01-05T10:00:00Z", ("stuck_clock",), "its LiDAR clock is stuck"),
+    _Scene("demo2", "2026-01-05T10:00:00Z", ("nan_imu",), "a third of its accelerations are not numbers"),
 )
 DURATION_S = 30.0
 
@@ -50,8 +51,9 @@ def demo(home: Home) -> None:
     recordings.mkdir(parents=True, exist_ok=True)
     for seed, scene in enumerate(SCENES):
         path = recordings / f"{scene.vehicle}-{seed}.mcap"
-        write_drive(path, seed=seed, start=scene.start, duration_s=DURATION_S, faults=scene.faults)
-        deliver([path], home.landing, vehicle=scene.vehicle, start=scene.start)
+        start = datetime.fromisoformat(scene.start)
+        write_drive(path, seed=seed, start=start, duration_s=DURATION_S, vehicle=scene.vehicle, faults=scene.faults)
+        deliver(path, home.landing, vehicle=scene.vehicle, start=scene.start)
         console.say(f"  {path.name}: {scene.story}")
 
     with runs.instance_of(home) as instance:
