@@ -22,7 +22,7 @@ from fleet_assets.services import cache, java
 def folder(progress: cache.Progress) -> Path:
     """The folder with exactly the jars of jars.sha256, fetched if it is not there."""
     listed = cache.infra("spark", "jars.sha256").read_bytes()
-    target = cache.folder("spark") / f"jars-{hashlib.sha256(listed).hexdigest()[:12]}"
+    target = place(listed)
     # The folder appears in one step, after its jars were checked, so that its being there says that it is complete.
     if target.is_dir():
         return target
@@ -31,6 +31,11 @@ def folder(progress: cache.Progress) -> Path:
             progress("Fetching the Delta and S3 jars for Spark (30 MB, once per user).")
             _fetch(target, expected(listed.decode()))
     return target
+
+
+def place(listing: bytes) -> Path:
+    """Where the jars of this listing lie, or will."""
+    return cache.folder("spark") / f"jars-{hashlib.sha256(listing).hexdigest()[:12]}"
 
 
 def expected(listing: str) -> dict[str, str]:

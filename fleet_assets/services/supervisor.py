@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import shutil
 import subprocess
 import sys
@@ -80,7 +79,7 @@ def up(
         alive = supervisor_pid(home) is not None
         if not alive:
             # Of an earlier supervisor that was killed: its servers would look like somebody else's on our ports.
-            end([p for p in processes(home) if p.pid != os.getpid()], patience_s=10.0)
+            end(leftovers(home), patience_s=10.0)
             state_path(home).unlink(missing_ok=True)
         before = read_wanted(home)
         _check_ports(home, [name for name in names if not (alive and name in before.names)])
@@ -148,6 +147,11 @@ def supervisor_pid(home: Home) -> int | None:
     return None
 
 
+def leftovers(home: Home) -> list[psutil.Process]:
+    """Processes of this installation that no supervisor watches any more."""
+    return [] if supervisor_pid(home) is not None else processes(home)
+
+
 def _addresses(home: Home) -> dict[str, str]:
     return {"lakefs": home.lakefs_url, "spark": home.spark_url, "webserver": home.webserver_url, "daemon": ""}
 
@@ -183,18 +187,22 @@ def _check_disk(home: Home) -> None:
 
 
 def _check_ports(home: Home, names: Sequence[str]) -> None:
-    ports = {"lakefs": home.lakefs_port, "spark": home.spark_port, "webserver": home.webserver_port}
-    for name in names:
-        port = ports.get(name)
-        if port and not port_is_free(port):
+    for name, port in ports(home).items():
+        if name in names and not port_is_free(port):
             raise FleetError(
-                f"Port {port} for {name} is taken by {_holder(port)}",
+                f"Port {port} for {name} is taken by {holder(port)}",
                 where=str(home.root / "home.json"),
                 remedy=f'End that program, or remove "{name}" from home.json so that another port is chosen.',
             )
 
 
-def _holder(port: int) -> str:
+def ports(home: Home) -> dict[str, int]:
+    """Server -> its port on loopback."""
+    return {"lakefs": home.lakefs_port, "spark": home.spark_port, "webserver": home.webserver_port}
+
+
+def holder(port: int) -> str:
+    """Who listens on a port of this machine, in words."""
     for process in psutil.process_iter(["pid", "name"]):
         # What other users' programs listen on is not shown.
         with contextlib.suppress(psutil.Error):

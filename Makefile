@@ -1,0 +1,79 @@
+# Needs Python 3.11 and make; everything else is set up here, once. `make help` lists the targets.
+PYTHON ?= python3.11
+BIN := .venv/bin
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test check lint up down docs lock clean test-system
+
+help:  ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.package  ## Virtual environment, Java, jars for Spark, lakeFS; a second call repeats nothing
+	@$(BIN)/python -m fleet_assets.services.setup
+
+demo: setup  ## A few generated drives, two of them damaged, from landing folder to synchronised tables
+	@$(BIN)/fleet demo
+
+up: setup  ## Start lakeFS, Spark, and Dagster's webserver and daemon
+	@$(BIN)/fleet up
+
+down: .venv/.package  ## Stop them
+	@$(BIN)/fleet down
+
+test: setup test-system lint  ## The whole proof, on the real servers
+	$(BIN)/pytest
+
+check: .venv/.package lint  ## The quick part of the tests: no servers, under a minute
+	$(BIN)/pytest -q -m "not services and not slow"
+
+lint: .venv/.package  ## Style, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: .venv/.package  ## Reference pages, generated from the contracts
+	$(BIN)/fleet contracts docs
+
+# Network and patience: resolves all versions anew.
+lock: .venv/.installer  ## Pin the newest versions that pyproject.toml allows, with hashes
+	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --all-extras -p 3.11 pyproject.toml -o requirements.lock
+
+clean:  ## Remove the virtual environment and caches of tools; the lake in .fleet stays
+	@if [ -x $(BIN)/fleet ]; then $(BIN)/fleet down > /dev/null || true; fi
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	find fleet_assets tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- set-up: each step leaves a stamp, and is repeated when what it reads has changed ----------------------------------
+
+.venv/.installer: infra/python/installer.txt
+	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or say make PYTHON=/path/to/it"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11: say make PYTHON=/path/to/it"; exit 1; }
+	@echo "Making the virtual environment."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+# The installer does not read pip's settings; a package index that the user configured there counts all the same.
+.venv/.packages: requirements.lock .venv/.installer
+	@echo "Installing the packages of requirements.lock (one to three minutes)."
+	@index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2> /dev/null || true)}}"; \
+	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install -q --require-hashes -r requirements.lock
+	@touch $@
+
+# Without build isolation: the build tool comes from the lock file, and is not fetched again without a hash.
+.venv/.package: pyproject.toml .venv/.packages
+	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What only tests need from the system: a browser, for the test of the UI.
+test-system:
+	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || command -v google-chrome > /dev/null || { \
+	install="apt-get install -y --no-install-recommends chromium"; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then \
+	echo "The test of the UI needs Chromium. Run: sudo $$install"; exit 1; fi; \
+	echo "Installing Chromium for the test of the UI."; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$install -qq > /dev/null; }
