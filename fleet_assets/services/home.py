@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,17 @@ _PORTS = ("lakefs", "spark", "webserver")
 
 @dataclass(frozen=True)
 class Home:
-    """root: absolute folder. Ports are on loopback. The two keys and the token are this installation's own."""
+    """root: absolute folder. Ports are on loopback. The keys and the token are this installation's own, and not printed."""
 
     root: Path
     lakefs_port: int
     spark_port: int
     webserver_port: int
-    access_key_id: str
-    secret_access_key: str
-    spark_token: str
-    lakefs_encryption_key: str
-    lakefs_signing_key: str
+    access_key_id: str = field(repr=False)
+    secret_access_key: str = field(repr=False)
+    spark_token: str = field(repr=False)
+    lakefs_encryption_key: str = field(repr=False)
+    lakefs_signing_key: str = field(repr=False)
 
     @classmethod
     def open(cls, root: Path | None = None) -> Home:
@@ -51,6 +51,12 @@ class Home:
     def spark_url(self) -> str:
         # The literal host localhost: the Connect client allows a token without TLS for no other.
         return os.environ.get("FLEET_SPARK_URL") or f"sc://localhost:{self.spark_port}"
+
+    @property
+    def elsewhere(self) -> tuple[str, ...]:
+        """Servers that the environment names, and that are not started here."""
+        named = {"lakefs": "FLEET_LAKEFS_URL", "spark": "FLEET_SPARK_URL"}
+        return tuple(name for name, variable in named.items() if os.environ.get(variable))
 
     @property
     def webserver_url(self) -> str:

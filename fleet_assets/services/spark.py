@@ -9,6 +9,7 @@ import os
 import sys
 import uuid
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -97,7 +98,15 @@ def probe(home: Home, token: str | None = None) -> Answer:
 
     session = _text(1, str(uuid.uuid4())) + _text(2, _text(1, "fleet-probe"))
     metadata = (("authorization", f"Bearer {token or home.spark_token}"),)
-    with grpc.insecure_channel(f"127.0.0.1:{home.spark_port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
+    # sc://HOST:PORT/;use_ssl=true, as the client reads it.
+    where = urlsplit(home.spark_url)
+    target = f"{where.hostname}:{where.port or 15002}"
+    options = [("grpc.enable_http_proxy", 0)]
+    if "use_ssl=true" in where.path:
+        opened = grpc.secure_channel(target, grpc.ssl_channel_credentials())
+    else:
+        opened = grpc.insecure_channel(target, options=options)
+    with opened as channel:
 
         def call(method: str, message: bytes) -> bytes:
             stub = channel.unary_unary(f"/spark.connect.SparkConnectService/{method}")

@@ -58,13 +58,13 @@ def up(
     module: str | None = None,
     bound_to: int | None = None,
 ) -> None:
-    """Start the servers that are not running (all, or those named), and return when every one answers.
+    """Start the servers that are not running (all that are not elsewhere, or those named); return when each answers.
 
     module: the code location of Dagster's servers, a module or a file. bound_to: a process id; the servers end when
     that process has gone.
     Raises FleetError when one cannot be started; the others go on.
     """
-    names = tuple(only or NAMES)
+    names = tuple(only or (name for name in NAMES if name not in home.elsewhere))
     unknown = sorted(set(names) - set(NAMES))
     if unknown:
         raise FleetError(f"No server is called {', '.join(unknown)}", remedy=f"There are {', '.join(NAMES)}.")
@@ -117,7 +117,8 @@ def status(home: Home) -> list[ServiceStatus]:
     for name in NAMES:
         state = states.get(name, State())
         running = alive and state.pid is not None
-        answer = _probe(home, name, state) if running else Answer(False, _why_not(alive, name, state, wanted))
+        asked = running or name in home.elsewhere
+        answer = _probe(home, name, state) if asked else Answer(False, _why_not(alive, name, state, wanted))
         found.append(
             ServiceStatus(
                 name=name,
