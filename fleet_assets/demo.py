@@ -97,8 +97,9 @@ def _print(rows: list[dict[str, Any]], columns: tuple[str, ...], title: str) -> 
 
 
 def _refused(snapshot: Snapshot, drive_id: str) -> list[dict[str, Any]]:
+    """Ledger rows of a drive that say something was not published."""
     return [
-        {**row, "reasons": [f"{reason['count']} x {reason['reason']}" for reason in row["reasons"] or []]}
+        {**row, "reasons": [f"{reason['count'] or 'some'} x {reason['reason']}" for reason in row["reasons"]]}
         for row in snapshot.scan("ingest.ledger", drives=[drive_id]).to_pylist()
-        if row["refused_rows"]
+        if row["reasons"]
     ]

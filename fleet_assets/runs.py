@@ -9,6 +9,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,9 @@ def select(selection: str, definitions: dg.Definitions) -> list[dg.AssetKey]:
     """Executable per-drive assets of a selection; assets that are made together come along together."""
     graph = definitions.resolve_asset_graph()
     try:
-        keys = dg.AssetSelection.from_string(selection).resolve(graph)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.BetaWarning)  # of a parameter that Dagster itself passes
+            keys = dg.AssetSelection.from_string(selection).resolve(graph)
     except Exception as error:  # Dagster raises several kinds for a bad selection, one of them a bare Exception
         raise FleetError(
             f"{selection!r} is no asset selection",
@@ -173,8 +176,15 @@ def failure_of(instance: DagsterInstance, run_id: str) -> str:
             cause = data.error
             while cause.cause:
                 cause = cause.cause
-            return cause.message.strip().splitlines()[0]
+            return _last_sentence(cause.message)
     return "no step failed: the run was stopped or its process died"
+
+
+def _last_sentence(message: str) -> str:
+    """The line that says what went wrong: a trace from a Spark task ends with it, before Spark's own code."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith("SQLSTATE")]
+    return (said or lines or ["no message"])[-1]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,116 @@
+"""Camera, LiDAR and radar messages by key: range reads of recordings in the lake.
+
+In: rows of ingest.messages. Out: the bytes of each message, in the order of the rows. Rows of one chunk are read together, and
+chunks in parallel; memory holds the chunks in flight and what was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from fleet_assets.errors import FleetError
+from fleet_assets.formats.mcap_scan import MAX_CHUNK_BYTES, Damaged, decompress
+from fleet_assets.lake.client import Repository
+
+# A server on the same machine is busy with eight; more only wait.
+THREADS = 8
+KEY_COLUMNS = (
+    "object",
+    "chunk_offset",
+    "chunk_length",
+    "chunk_size",
+    "codec",
+    "message_offset",
+    "message_length",
+)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """One range of one object, and the rows that it serves: (row, offset in the range's content, length)."""
+
+    object: str
+    offset: int
+    length: int
+    codec: str
+    size: int
+    rows: tuple[tuple[int, int, int], ...]
+
+
+def read_payload(repository: Repository, ref: str, rows: pa.Table, *, threads: int = THREADS) -> list[bytes]:
+    """The messages of the rows, in their order. ref: a reference that holds the recordings, such as a snapshot's commit.
+
+    rows: any rows of ingest.messages with KEY_COLUMNS. Raises FleetError that names the object and the place when a recording
+    does not hold what the index says.
+    """
+    found: list[bytes | None] = [None] * rows.num_rows
+    for row, data in stream_payload(repository, ref, rows, threads=threads):
+        found[row] = data
+    return [data for data in found if data is not None]
+
+
+def stream_payload(
+    repository: Repository, ref: str, rows: pa.Table, *, threads: int = THREADS
+) -> Iterator[tuple[int, bytes]]:
+    """(row, message) chunk by chunk, chunks in the order in which the rows first name them; at most 2 * threads chunks are
+    in memory."""
+    reads = _plan(rows)
+    with ThreadPoolExecutor(max_workers=max(1, min(threads, len(reads)))) as pool:
+        for start in range(0, len(reads), 2 * threads):
+            window = reads[start : start + 2 * threads]
+            for messages in pool.map(lambda read: _run(repository, ref, read), window):
+                yield from messages
+
+
+def _plan(rows: pa.Table) -> list[_Read]:
+    by_range: dict[tuple[str, int, int, str, int], list[tuple[int, int, int]]] = {}
+    columns = [rows[name].to_pylist() for name in KEY_COLUMNS]
+    for row, (key, offset, length, codec, size, at, count) in enumerate(
+        zip(*(columns[i] for i in (0, 1, 2, 4, 3, 5, 6)), strict=True)
+    ):
+        if codec == "none":  # byte-addressable: the message itself is the range
+            by_range.setdefault((key, at, count, codec, count), []).append((row, 0, count))
+        else:
+            by_range.setdefault((key, offset, length, codec, size), []).append((row, at, count))
+    return [_Read(*where, tuple(served)) for where, served in by_range.items()]
+
+
+def _run(repository: Repository, ref: str, read: _Read) -> list[tuple[int, bytes]]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    place = f"bytes {read.offset} to {read.offset + read.length}"
+    if not 0 < read.length <= MAX_CHUNK_BYTES or not 0 < read.size <= MAX_CHUNK_BYTES:
+        raise _broken(read, place, f"a range of {read.length} bytes that hold {read.size}")
+    try:
+        answer = repository.s3.get_object(
+            Bucket=repository.name,
+            Key=f"{ref}/{read.object}",
+            Range=f"bytes={read.offset}-{read.offset + read.length - 1}",
+        )
+        stored = answer["Body"].read()
+    except (ClientError, BotoCoreError) as error:
+        raise _broken(read, place, str(error)) from error
+    if len(stored) != read.length:
+        raise _broken(read, place, f"only {len(stored)} bytes are there")
+    try:
+        content = decompress(read.codec, stored, read.size)
+    except Damaged as error:
+        raise _broken(read, place, str(error)) from error
+    messages = []
+    for row, at, count in read.rows:
+        if at < 0 or count < 0 or at + count > len(content):
+            raise _broken(read, place, f"a message at {at} of {count} bytes")
+        messages.append((row, content[at : at + count]))
+    return messages
+
+
+def _broken(read: _Read, place: str, why: str) -> FleetError:
+    return FleetError(
+        f"{read.object} does not hold what ingest.messages says",
+        where=f"{place}: {why}",
+        remedy="Ingest the drive again: `fleet run --drives KEY`.",
+    )
