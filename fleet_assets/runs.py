@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,7 @@ def due(instance: DagsterInstance, keys: Sequence[dg.AssetKey]) -> Due:
     return Due([drive for drive in registered if drive in missing], sorted(missing & busy))
 
 
-def drives_of(tags: dict[str, str], registered: Sequence[str]) -> list[str]:
+def drives_of(tags: Mapping[str, str], registered: Sequence[str]) -> list[str]:
     """The drives that a run's tags name: one, or a range in order of registration."""
     if "dagster/partition" in tags:
         return [tags["dagster/partition"]]

@@ -94,7 +94,7 @@ class _Work:
         snapshot = Lake.open(home).at(self.commit_id)
         writer = replace(self.writer, task=task)
         streams, policy = load_streams(), load_policy()
-        outcomes = []
+        outcomes: list[Mapping[str, Any]] = []
         with tempfile.TemporaryDirectory(dir=home.scratch, prefix="synchronise-") as scratch:
             spools = []
             for number, item in enumerate(sorted(items, key=lambda item: item.drive_id)):
@@ -112,7 +112,9 @@ class _Work:
                         spool.append(name, table)
                 spool.close()
                 spools.append(spool)
-                status = "quarantined" if faults else "published"
-                outcomes.append(vars(DriveOutcome(item.drive_id, status, dict(spool.rows), faults)))
+                outcome = DriveOutcome(
+                    item.drive_id, "quarantined" if faults else "published", dict(spool.rows), faults
+                )
+                outcomes.append(vars(outcome))
             write_all(writer, spools)
         return outcomes

@@ -167,7 +167,7 @@ def _by_correlation(
     mine = evidence.motion.get(model.stream)
     known = [motion for name, motion in evidence.motion.items() if name != model.stream and to_base[name].ok]
     late = ""
-    if key_stream in to_base:
+    if key_stream is not None and key_stream in to_base:
         lag_s = (model.t_from_ns - to_base[key_stream].t_from_ns) / 1e9
         late = f"first stamp {abs(lag_s):.2f} s {'after' if lag_s >= 0 else 'before'} {key_stream}'s; "
     if mine is None or not known:

@@ -120,7 +120,7 @@ def _columns(
         "bracket_ns": pa.array(bracket_ns, mask=~matched | (method != "linear")),
         "method": pa.repeat(method, t_frame_ns.size),
         "misalignment_m": pa.array(off_m, mask=~matched | np.isnan(off_m)),
-        "reason": pa.array(np.where(matched, None, reason), type=pa.string()),
+        "reason": pa.array(reason, type=pa.string(), mask=matched),
     }
 
 
