@@ -98,6 +98,10 @@ def gx_arguments(rule: Rule) -> dict[str, Any]:
 def audit(contract: TableContract, frame: pa.Table | pd.DataFrame | DataFrame) -> AuditResult:
     """Runs every rule of the contract on the frame. An error inside a rule is a failure of the rule, with its text."""
     is_spark = hasattr(frame, "sparkSession")
+    if is_spark:
+        # What pyspark.sql.functions asks before it builds a column: without it, columns are those of a JVM in this
+        # process, which there is not. Sessions made through pyspark.sql set it; those made directly do not.
+        os.environ.setdefault("SPARK_CONNECT_MODE_ENABLED", "1")
     rows: Any = frame if is_spark else _pandas(frame)
     batch = _batch(rows, is_spark)
     per_drive = [rule for rule in contract.rules if _judged_per_drive(rule) and "drive_id" in rows.columns]
@@ -184,6 +188,8 @@ def _nan_as_null(frame: Any) -> Any:
     from pyspark.sql import functions as f
 
     doubles = [name for name, kind in frame.dtypes if kind == "double"]
+    if not doubles:
+        return frame
     return frame.withColumns({name: f.when(~f.isnan(name), f.col(name)) for name in doubles})
 
 

@@ -181,8 +181,9 @@ def test_spark_frames_are_judged_alike(spark_home):
         {"a": -(2**63), "b": 2**63 - 1, "x": math.inf, "s": None, "k": False, "d": None},
     ]
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    columns = ", ".join(f"{column.name} {column.type}" for column in CONTRACT.columns)
     for part in (table, table.slice(0, 0), table.slice(0, 1)):
-        result = audit(CONTRACT, spark.createDataFrame(part))
+        result = audit(CONTRACT, spark.createDataFrame(part.to_pylist(), columns))
         assert audited(result) == verdicts(part)
         assert all(r.sample_rows for r in result.failures if r.rule.expectation != model.ROW_COUNT)
     counted = Rule("two rows", "drive", True, model.ROW_COUNT, {"min_value": 2}, "why")
