@@ -7,6 +7,7 @@ itself is imported only by the servers (webserver.py) and where there is no webs
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -17,7 +18,7 @@ import yaml
 
 from fleet_assets.errors import FleetError
 from fleet_assets.services.home import Home, write_private
-from fleet_assets.services.server import Answer, Server
+from fleet_assets.services.server import Answer, Server, environment
 
 CODE_LOCATION = "fleet_assets.definitions"
 LOCAL_HOSTS = ("127.0.0.1", "localhost")
@@ -29,7 +30,7 @@ _HEARTBEATS = "{ instance { daemonHealth { allDaemonStatuses { daemonType requir
 
 def webserver(home: Home, module: str) -> Server:
     """The web UI, on loopback, for requests that name a local host only."""
-    _prepare(home)
+    _write_settings(home)
     return Server(
         name="webserver",
         address=home.webserver_url,
@@ -44,7 +45,7 @@ def webserver(home: Home, module: str) -> Server:
 
 def daemon(home: Home, module: str) -> Server:
     """Queue, sensors, schedules and automation."""
-    _prepare(home)
+    _write_settings(home)
     return Server(
         name="daemon",
         address="",
@@ -58,8 +59,33 @@ def daemon(home: Home, module: str) -> Server:
     )
 
 
-def _prepare(home: Home) -> None:
-    """DAGSTER_HOME: the settings of the root file, with folders of its own."""
+def prepare(home: Home) -> None:
+    """Make DAGSTER_HOME and its databases, unless that is done.
+
+    Before any of Dagster's processes starts: two that make the databases at the same time leave them unusable (two
+    heads in the version table).
+    """
+    done = home.dagster_home / "prepared"
+    if done.exists():
+        return
+    _write_settings(home)
+    ended = subprocess.run(
+        [sys.executable, "-m", "fleet_assets.services.webserver", "--prepare"],
+        env=environment(home, "prepare", {}),  # no server: the supervisor, which starts now, ends servers it finds
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode != 0:
+        last = (ended.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise FleetError(
+            f"Dagster's databases cannot be made: {last}", where=str(home.dagster_home), remedy="Run `fleet doctor`."
+        )
+    done.touch()
+
+
+def _write_settings(home: Home) -> None:
+    """DAGSTER_HOME/dagster.yaml: the settings of the root file, with folders of its own."""
     source = Path(__file__).resolve().parents[2] / "dagster.yaml"
     try:
         settings = yaml.safe_load(source.read_text())

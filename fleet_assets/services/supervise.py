@@ -28,7 +28,8 @@ from fleet_assets.services import lakefs, orchestrator, spark
 from fleet_assets.services.home import Home, write_private
 from fleet_assets.services.server import SUPERVISOR, Server, end, environment, processes
 
-NAMES = ("lakefs", "spark", "webserver", "daemon")
+DAGSTER = ("webserver", "daemon")
+NAMES = ("lakefs", "spark", *DAGSTER)
 _TICK_S = 0.2
 _LONGEST_WAIT_S = 30.0
 _STEADY_S = 60.0  # after so long, a server's earlier ends no longer count
@@ -141,7 +142,7 @@ class Supervisor:
     def _stop_children(self) -> None:
         """Those that use the others first. Each gets its time to end; what is left of it then is killed."""
         say("stopping")
-        for group in (("webserver", "daemon"), ("spark",), ("lakefs",)):
+        for group in (DAGSTER, ("spark",), ("lakefs",)):
             running = [name for name in group if name in self.children]
             for name in running:
                 with contextlib.suppress(ProcessLookupError):

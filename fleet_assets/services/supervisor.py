@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
@@ -22,6 +22,7 @@ from fleet_assets.services import cache, jars, java, lakefs, orchestrator
 from fleet_assets.services.home import Home, port_is_free
 from fleet_assets.services.server import SUPERVISOR, Answer, end, environment, processes
 from fleet_assets.services.supervise import (
+    DAGSTER,
     NAMES,
     State,
     Wanted,
@@ -88,9 +89,15 @@ def up(
             module=module or (before.module if before.names else orchestrator.CODE_LOCATION),
             bound_to=bound_to if bound_to is not None else before.bound_to,
         )
-        write_wanted(home, wanted)
+        # The others start while Dagster's databases are made, which takes seconds.
+        write_wanted(
+            home, replace(wanted, names=tuple(n for n in wanted.names if n not in DAGSTER or n in before.names))
+        )
         if not alive:
             _start_supervisor(home)
+        if set(DAGSTER) & set(wanted.names):
+            orchestrator.prepare(home)
+        write_wanted(home, wanted)
     _await(home, names, progress)
 
 

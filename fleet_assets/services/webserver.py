@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fleet_assets.errors import FleetError
-from fleet_assets.services.orchestrator import LOCAL_HOSTS
+from fleet_assets.services.orchestrator import CODE_LOCATION, LOCAL_HOSTS
 
 
 def serve(host: str, port: int, code: str, *, names: Sequence[str]) -> None:
@@ -48,6 +48,16 @@ def heartbeats(dagster_home: Path) -> dict[str, tuple[float, bool]]:
         }
 
 
+def prepare() -> None:
+    """Make the databases of DAGSTER_HOME."""
+    from dagster import DagsterInstance
+
+    with DagsterInstance.get() as instance:
+        instance.get_runs(limit=1)
+        instance.all_instigator_state()
+        instance.get_asset_keys(limit=1)
+
+
 def check_host(host: str, *, allow_remote: bool) -> None:
     """Raises FleetError for an address that others can reach, unless that was asked for by name."""
     try:
@@ -65,11 +75,15 @@ def main() -> None:
     """Read the command line and serve."""
     parser = argparse.ArgumentParser(description="The Dagster UI of one installation.")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--code", required=True, help="Module or file that holds the definitions.")
+    parser.add_argument("--prepare", action="store_true", help="Make the databases of DAGSTER_HOME, and end.")
+    parser.add_argument("--port", type=int, default=3000)
+    parser.add_argument("--code", default=CODE_LOCATION, help="Module or file that holds the definitions.")
     parser.add_argument("--name", action="append", default=[], help="A name that the Host header may say.")
     parser.add_argument("--allow-remote", action="store_true", help="Listen on an address that others can reach.")
     arguments = parser.parse_args()
+    if arguments.prepare:
+        prepare()
+        return
     check_host(arguments.host, allow_remote=arguments.allow_remote)
     serve(arguments.host, arguments.port, arguments.code, names=arguments.name)
 
