@@ -74,22 +74,25 @@ def select(selection: str, definitions: dg.Definitions) -> list[dg.AssetKey]:
 
 @dataclass(frozen=True)
 class Due:
-    """Drives of a selection that have something missing, and those of them that a run is already working on."""
+    """Drives of a selection that have something missing, which assets that is, and the drives that a run has in hand."""
 
     drives: list[str]
+    keys: list[dg.AssetKey]
     in_progress: list[str]
 
 
 def due(instance: DagsterInstance, keys: Sequence[dg.AssetKey]) -> Due:
-    """Drives with an asset that is missing or failed."""
+    """Drives with an asset that is missing; a failed run leaves it so."""
     registered = instance.get_dynamic_partitions("drives")
-    missing = {drive for key in keys for drive in set(registered) - set(instance.get_materialized_partitions(key))}
-    busy = {
-        drive
-        for run in instance.get_runs(RunsFilter(statuses=_UNFINISHED))
-        for drive in drives_of(run.tags, registered)
-    }
-    return Due([drive for drive in registered if drive in missing], sorted(missing & busy))
+    lacking = {key: set(registered) - set(instance.get_materialized_partitions(key)) for key in keys}
+    missing = set().union(*lacking.values())
+    unfinished = instance.get_runs(RunsFilter(statuses=_UNFINISHED))
+    busy = {drive for run in unfinished for drive in drives_of(run.tags, registered)}
+    return Due(
+        [drive for drive in registered if drive in missing],
+        [key for key in keys if lacking[key]],
+        sorted(missing & busy),
+    )
 
 
 def drives_of(tags: Mapping[str, str], registered: Sequence[str]) -> list[str]:
@@ -233,7 +236,7 @@ def run(
     waiting = [drive for drive in todo.drives if drive not in todo.in_progress]
     ended = Ended(True, 0, [])
     if waiting:
-        ended = follow(instance, launch(home, keys, waiting), on_progress)
+        ended = follow(instance, launch(home, todo.keys, waiting), on_progress)
     while due(instance, keys).in_progress:
         time.sleep(0.5)
     left = [drive for drive in due(instance, keys).drives if drive in todo.drives]
