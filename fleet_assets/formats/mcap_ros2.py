@@ -246,7 +246,7 @@ class _Run:
             topic = self._channels.topics.get(channel)
             if self._topics is None or (topic is not None and topic.name in self._topics):
                 self._log.add(_name(topic), "its chunk is damaged", place, count)
-        if not everything or self._summary is None or self._summary.counts is None:
+        if not everything or self._summary is None:
             return
         for channel, said in self._summary.counts.items():
             missing = said - self._seen.get(channel, 0) - scan.lost.get(channel, 0)

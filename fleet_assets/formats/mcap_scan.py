@@ -83,10 +83,11 @@ class McapScan:
                 remedy = "Deliver the recording again."
                 raise Unreadable(f"{self._path.name} is no MCAP file", where="byte 0", remedy=remedy)
             run, run_at, in_lost_chunk = bytearray(), 0, False
+            at = len(MAGIC)
             while True:
-                at = file.tell()
+                before, at = at, file.tell()
                 if self._expected and at > self._expected[-1]:  # something led past a chunk that the index knows
-                    self._damage("a record's length is wrong", at)
+                    self._damage("a record's length is wrong", before)
                     at = self._expected[-1]
                     file.seek(at)
                 if self._expected and at == self._expected[-1]:

@@ -34,17 +34,17 @@ class ChunkPlace:
 
 @dataclass
 class Summary:
-    """counts: messages by channel, if the file counts them. chunks: in order, none overlaps another; empty if in doubt."""
+    """counts: messages by channel. chunks: in order, none overlaps another; empty if in doubt."""
 
     channels: Channels = field(default_factory=Channels)
-    counts: Mapping[int, int] | None = None
+    counts: Mapping[int, int] = field(default_factory=dict)
     t_first_ns: int | None = None
     chunks: list[ChunkPlace] = field(default_factory=list)
     metadata: list[int] = field(default_factory=list)  # offsets of metadata records
 
 
 def read_summary(path: Path) -> Summary | None:
-    """None: there is none (the recorder was cut off), or it is damaged."""
+    """None: there is none (the recorder was cut off), it is damaged, or it does not name every channel."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         footer_at = size - len(MAGIC) - _FOOTER_BYTES
@@ -62,13 +62,15 @@ def read_summary(path: Path) -> Summary | None:
     if crc and zlib.crc32(content + footer[: _FOOTER_BYTES - 4]) != crc:
         return None
     try:
-        return _parse(content, start)
+        summary, channels = _parse(content, start)
+        return summary if channels == len(summary.channels.topics) else None
     except (NotWellFormed, struct.error):
         return None
 
 
-def _parse(content: bytes, end_of_data: int) -> Summary:
-    summary = Summary()
+def _parse(content: bytes, end_of_data: int) -> tuple[Summary, int | None]:
+    """The summary, and how many channels the file says it has."""
+    summary, channels = Summary(), None
     at = 0
     while at + HEAD <= len(content):
         length = int.from_bytes(content[at + 1 : at + HEAD], "little")
@@ -81,6 +83,7 @@ def _parse(content: bytes, end_of_data: int) -> Summary:
             case 0x04:
                 summary.channels.learn_channel(body)
             case 0x0B:
+                channels = struct.unpack_from("<I", body, 10)[0]
                 t_first_ns = struct.unpack_from("<Q", body, 26)[0]
                 summary.t_first_ns = t_first_ns if 0 < t_first_ns < 2**63 else None
                 summary.counts = mapping(body, 42, "<HQ")
@@ -96,7 +99,7 @@ def _parse(content: bytes, end_of_data: int) -> Summary:
     starts = [*(chunk.offset for chunk in summary.chunks), end_of_data]
     if any(end > start for end, start in zip(ends, starts, strict=True)):
         summary.chunks = []
-    return summary
+    return summary, channels
 
 
 def read_metadata(path: Path, summary: Summary | None) -> dict[str, dict[str, str]]:

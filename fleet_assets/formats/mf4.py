@@ -107,9 +107,9 @@ class Mf4Reader:
     def channels(self) -> list[Channel]:
         """What the databases name; whether it was on the bus, reading shows."""
         names = self._database.names
-        topics = {IMU_TOPIC} & {IMU_TOPIC if IMU_MESSAGE in names else ""}
-        topics |= {GNSS_TOPIC} & {GNSS_TOPIC if TIME_MESSAGE in names else ""}
-        return [Channel(topic, KINDS[topic], "CAN") for topic in (*sorted(topics), BUS_TOPIC)]
+        needed = {IMU_TOPIC: IMU_MESSAGE, GNSS_TOPIC: TIME_MESSAGE}
+        topics = [*(topic for topic, message in needed.items() if message in names), BUS_TOPIC]
+        return [Channel(topic, KINDS[topic], "CAN") for topic in topics]
 
     def payloads(self) -> Iterator[Payload]:
         """A bus has no payload streams."""
@@ -121,7 +121,10 @@ class Mf4Reader:
         """See Reader.read; stamps are the logger's."""
         self._log.clear()
         self._account_for_the_rest()
-        run = _Run(self._files, self._database, self._log, set(KINDS if topics is None else topics))
+        wanted = set(KINDS if topics is None else topics) & KINDS.keys()
+        if not wanted:
+            return
+        run = _Run(self._files, self._database, self._log, wanted)
         counts = dict.fromkeys(KINDS, 0)
         for topic, columns in run.rows():
             keep = in_window(columns["t_host_ns"], t_from_ns, t_to_ns)

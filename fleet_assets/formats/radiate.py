@@ -92,8 +92,8 @@ class RadiateReader:
         base = _sequence_folder(files)
         if base is None:
             return False
-        indexes = [files.root / base / f"{sensor.folder}.txt" for sensor in SENSORS]
-        return any(_LINE.match(head(index, 64)) for index in indexes)
+        indexes = [f"{base / sensor.folder}.txt" for sensor in SENSORS]
+        return any(_LINE.match(head(files.root / name, 64)) for name in indexes if name in files.names)
 
     def info(self) -> RecordingInfo:
         """t_start_ns: the first stamp of a camera, LiDAR or radar; the folder's name is the sequence's."""

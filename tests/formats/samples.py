@@ -1,0 +1,275 @@
+"""Small recordings in every format, with what they hold.
+
+In: an empty folder. Out: the files, and the number of records per topic. Same bytes every time.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from mcap.writer import CompressionType, IndexType, Writer
+
+from fleet_assets.formats import ros2
+from fleet_assets.formats.mcap_ros2 import McapReader
+from fleet_assets.formats.mf4 import Mf4Reader
+from fleet_assets.formats.radiate import RadiateReader
+from fleet_assets.formats.reader import Reader, RecordingFiles
+
+T0_NS = 1_700_000_000_123_456_789
+UP = np.array([0.0, 0.0, 9.81])
+
+
+@dataclass
+class Sample:
+    """rows: records per topic that read() delivers; payloads: per topic, through payloads(). main: the file to damage."""
+
+    reader: type[Reader]
+    files: RecordingFiles
+    rows: dict[str, int]
+    main: str
+    payloads: dict[str, int] = field(default_factory=dict)
+    refused: int = 0
+
+    @property
+    def path(self) -> Path:
+        return self.files.root / self.main
+
+
+@dataclass(frozen=True)
+class Message:
+    topic: str
+    schema: str
+    t_host_ns: int
+    data: bytes
+
+
+def drive(seconds: float = 2.0, *, image_bytes: int = 2000) -> list[Message]:
+    """A short drive: camera 10 Hz, LiDAR 10 Hz, radar 4 Hz, IMU 100 Hz, GNSS 1 Hz, bus 20 Hz. Host stamps are 3 ms late."""
+    points = np.zeros(40, dtype=[("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4"), ("ring", "<u2")])
+    noise = np.random.default_rng(1).bytes(image_bytes)
+    zero = np.zeros(3)
+    makers: list[tuple[str, str, float, Callable[[int, int], bytes]]] = [
+        (
+            "/camera/front",
+            "sensor_msgs/msg/CompressedImage",
+            10,
+            lambda t, n: ros2.compressed_image(t, "cam", "png", noise),
+        ),
+        ("/lidar", "sensor_msgs/msg/PointCloud2", 10, lambda t, n: ros2.point_cloud2(t, "lidar", points)),
+        ("/radar", "sensor_msgs/msg/CompressedImage", 4, lambda t, n: ros2.compressed_image(t, "radar", "png", noise)),
+        ("/imu", "sensor_msgs/msg/Imu", 100, lambda t, n: ros2.imu(t, "imu", UP + n, zero)),
+        ("/gnss", "sensor_msgs/msg/NavSatFix", 1, lambda t, n: ros2.nav_sat_fix(t, "gnss", 55.0 + n, 10.0, 3.0, 1.5)),
+        (
+            "/bus/vehicle",
+            "fleet_msgs/msg/Signal",
+            20,
+            lambda t, n: ros2.signal(t, "bus", "wheel" + "s" * (n % 3), "v", n, "m/s"),
+        ),
+    ]
+    messages = []
+    for topic, schema, rate_hz, make in makers:
+        for n in range(round(seconds * rate_hz)):
+            t_ns = T0_NS + round(n * 1e9 / rate_hz)
+            messages.append(Message(topic, schema, t_ns + 3_000_000, make(t_ns, n)))
+    return sorted(messages, key=lambda message: (message.t_host_ns, message.topic))
+
+
+def counts(messages: list[Message]) -> dict[str, int]:
+    return {topic: sum(m.topic == topic for m in messages) for topic in sorted({m.topic for m in messages})}
+
+
+def write_mcap(
+    path: Path,
+    messages: list[Message],
+    *,
+    compression: CompressionType = CompressionType.ZSTD,
+    chunked: bool = True,
+    indexed: bool = True,
+    chunk_bytes: int = 16_000,
+    encoding: str = "cdr",
+) -> Path:
+    index_types = IndexType.ALL if indexed else IndexType.NONE
+    with open(path, "wb") as file:
+        writer = Writer(
+            file,
+            chunk_size=chunk_bytes,
+            compression=compression,
+            use_chunking=chunked,
+            index_types=index_types,
+            repeat_channels=indexed,
+            use_statistics=indexed,
+            use_summary_offsets=indexed,
+        )
+        writer.start("ros2", library="test")
+        writer.add_metadata("fleet", {"vehicle": "demo1", "weather": "fog"})
+        schemas: dict[str, int] = {}
+        channels: dict[str, int] = {}
+        for message in messages:
+            if message.topic not in channels:
+                if message.schema not in schemas:
+                    schemas[message.schema] = writer.register_schema(message.schema, "ros2msg", b"")
+                channels[message.topic] = writer.register_channel(message.topic, encoding, schemas[message.schema])
+            writer.add_message(channels[message.topic], message.t_host_ns, message.data, message.t_host_ns - 1)
+        writer.finish()
+    return path
+
+
+def mcap(root: Path) -> Sample:
+    messages = drive()
+    write_mcap(root / "drive.mcap", messages)
+    return Sample(McapReader, RecordingFiles(root, ("drive.mcap",)), counts(messages), "drive.mcap")
+
+
+def png(seed: int) -> bytes:
+    """A whole grey image of 8 by 8 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    pixels = b"".join(b"\0" + bytes((seed + row + column) % 256 for column in range(8)) for row in range(8))
+    head = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+
+
+GPS_IMU_TEXT = """55.9,-3.3,209.25
+0.04,0,0
+0,0.06,0
+0,0,0.1
+0.0,0.0,1.0,0.0
+-0.1,0.2,0.3
+-0.5,0.25,-0.05
+"""
+
+
+def radiate(root: Path) -> Sample:
+    """5 scans (2 more have no stamp), 6 images a side (the index names 2 more), 3 sweeps, 200 GPS/IMU records."""
+    base = root / "data" / "tiny"
+    names = ["LICENSE", "data/tiny/annotations/annotations.json"]
+
+    def put(name: str, data: bytes) -> None:
+        path = base / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        names.append(f"data/tiny/{name}")
+
+    def index(sensor: str, frames: range, period_ns: int) -> None:
+        stamps = [T0_NS + n * period_ns for n in frames]
+        lines = (f"Frame: {n:06d} Time: {t // 10**9}.{t % 10**9:09d}\n" for n, t in zip(frames, stamps, strict=True))
+        put(f"{sensor}.txt", "".join(lines).encode())
+
+    for n in range(7):
+        rows = "".join(f"{n}.5,{row},-1.0,12,{row % 32}\n" for row in range(30))
+        put(f"velo_lidar/{n:06d}.csv", rows.encode())
+    index("velo_lidar", range(2, 7), 100_000_000)
+    for sensor, frames, period_ns in (
+        ("zed_left", 6, 66_666_667),
+        ("zed_right", 6, 66_666_667),
+        ("Navtech_Cartesian", 3, 250_000_000),
+    ):
+        for n in range(frames):
+            put(f"{sensor}/{n:06d}.png", png(n))
+        index(sensor, range(8 if sensor == "zed_left" else frames), period_ns)
+    for n in range(200):
+        put(f"GPS_IMU_Twist/{n:06d}.txt", GPS_IMU_TEXT.encode())
+    index("GPS_IMU_Twist", range(200), 25_000_000)
+    (root / "LICENSE").write_text("free")
+    (base / "annotations").mkdir()
+    (base / "annotations" / "annotations.json").write_text("[]")
+    return Sample(
+        RadiateReader,
+        RecordingFiles(root, tuple(sorted(names))),
+        {"/gps/imu": 200, "/gps/imu/fix": 200},
+        "data/tiny/GPS_IMU_Twist.txt",
+        payloads={"/lidar": 5, "/camera/left": 6, "/camera/right": 6, "/radar": 3},
+        refused=2 + 2 + 1,
+    )
+
+
+DBC = """VERSION ""
+BU_: X
+BO_ 2 gnss_time: 6 X
+ SG_ TimeValid : 0|1@1+ (1,0) [0|1] "" X
+ SG_ Epoch : 8|40@1+ (0.001,1577840400) [1577840400|2677352027] "sec" X
+
+BO_ 3 gnss_pos: 8 X
+ SG_ PositionAccuracy : 58|6@1+ (1,0) [0|63] "m" X
+ SG_ Latitude : 1|28@1+ (1e-06,-90) [-90|90] "deg" X
+ SG_ Longitude : 29|29@1+ (1e-06,-180) [-180|180] "deg" X
+ SG_ PositionValid : 0|1@1+ (1,0) [0|1] "" X
+
+BO_ 9 gnss_imu: 8 X
+ SG_ AccelerationX : 1|10@1+ (0.125,-64) [-64|63.875] "m/s^2" X
+ SG_ AccelerationY : 11|10@1+ (0.125,-64) [-64|63.875] "m/s^2" X
+ SG_ AccelerationZ : 21|10@1+ (0.125,-64) [-64|63.875] "m/s^2" X
+ SG_ AngularRateX : 31|11@1+ (0.25,-256) [-256|255.75] "deg/s" X
+ SG_ AngularRateY : 42|11@1+ (0.25,-256) [-256|255.75] "deg/s" X
+ SG_ AngularRateZ : 53|11@1+ (0.25,-256) [-256|255.75] "deg/s" X
+ SG_ ImuValid : 0|1@1+ (1,0) [0|1] "" X
+
+BO_ 256 vehicle: 8 X
+ SG_ Kind M : 0|4@1+ (1,0) [0|15] "" X
+ SG_ Speed m0 : 15|12@0+ (0.1,0) [0|400] "km/h" X
+ SG_ Steering m1 : 8|12@1- (0.5,0) [-1000|1000] "deg" X
+"""
+
+
+def can_frames(seconds: int = 2) -> list[tuple[float, int, bytes]]:
+    """Time [s], identifier, payload: IMU 100 Hz, fixes 1 Hz, two multiplexed messages a second, one unknown identifier."""
+    frames: list[tuple[float, int, bytes]] = []
+    for n in range(seconds * 100):
+        bits = 1 | 512 << 1 | 512 << 11 | 590 << 21 | 1024 << 31 | 1028 << 42 | 1024 << 53
+        frames.append((n / 100, 0x9, bits.to_bytes(8, "little")))
+    for n in range(seconds):
+        epoch_ms = (T0_NS // 1_000_000_000 + n - 4 - 1_577_840_400) * 1000
+        frames.append((n + 0.005, 0x2, (1 | epoch_ms << 8).to_bytes(6, "little")))
+        position = 1 | 145_000_000 << 1 | 190_000_000 << 29 | 2 << 58
+        frames.append((n + 0.006, 0x3, position.to_bytes(8, "little")))
+        frames.append((n + 0.5, 0x100, bytes([0, 0x12, 0x30, 0, 0, 0, 0, 0])))
+        frames.append((n + 0.6, 0x100, bytes([1, 0xFE, 0x0F, 0, 0, 0, 0, 0])))
+    frames.append((1.9, 0x7E8, bytes(8)))
+    return sorted(frames, key=lambda frame: frame[0])
+
+
+def write_mf4(
+    path: Path, frames: list[tuple[float, int, bytes]], *, start_ns: int = T0_NS, serial: str = "AB12CD34"
+) -> Path:
+    from asammdf import MDF, Signal
+
+    kind = np.dtype(
+        [
+            ("CAN_DataFrame.BusChannel", "u1"),
+            ("CAN_DataFrame.ID", "<u4"),
+            ("CAN_DataFrame.IDE", "u1"),
+            ("CAN_DataFrame.DataLength", "u1"),
+            ("CAN_DataFrame.DataBytes", "u1", (8,)),
+        ]
+    )
+    rows = np.zeros(len(frames), dtype=kind)
+    for row, (_, identifier, payload) in zip(rows, frames, strict=True):
+        row["CAN_DataFrame.ID"] = identifier
+        row["CAN_DataFrame.DataLength"] = len(payload)
+        row["CAN_DataFrame.DataBytes"] = np.frombuffer(payload.ljust(8, b"\0"), dtype=np.uint8)
+    mdf = MDF(version="4.11")
+    mdf.append([Signal(rows, np.array([t for t, *_ in frames]), name="CAN_DataFrame")])
+    mdf.header.abs_time = start_ns
+    mdf.header.comment = (
+        f'<HDcomment><TX/><common_properties><e name="serial number">{serial}</e></common_properties></HDcomment>'
+    )
+    saved = Path(mdf.save(path, overwrite=True))  # it chooses the suffix itself
+    mdf.close()
+    return saved.rename(path)
+
+
+def mf4(root: Path) -> Sample:
+    write_mf4(root / "log.MF4", can_frames())
+    (root / "device.dbc").write_text(DBC)
+    files = RecordingFiles(root, ("device.dbc", "log.MF4"))
+    return Sample(Mf4Reader, files, {"/imu": 200, "/gnss": 2, "/bus/can": 8}, "log.MF4", refused=1)
+
+
+SAMPLES: dict[str, Callable[[Path], Sample]] = {"mcap": mcap, "radiate": radiate, "mf4": mf4}

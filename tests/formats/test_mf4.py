@@ -1,0 +1,210 @@
+"""MF4: fixes, signals, several files, damaged files, and the real log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from formats.samples import DBC, T0_NS, can_frames, write_mf4
+from formats.shared_data import files_under, shared
+
+from fleet_assets.errors import FleetError
+from fleet_assets.formats import mf4
+from fleet_assets.formats.mf4 import Mf4Reader
+from fleet_assets.formats.mf4_fixes import WINDOW_NS, Fixes, Part
+from fleet_assets.formats.reader import RecordingFiles, Unreadable
+from fleet_assets.kernels.sequence import sequence_facts
+
+SECOND = 1_000_000_000
+
+
+def recording(root: Path, *names: str) -> Mf4Reader:
+    (root / "device.dbc").write_text(DBC)
+    return Mf4Reader(RecordingFiles(root, ("device.dbc", *names)))
+
+
+def read(reader: Mf4Reader, **arguments: object) -> dict[str, pa.Table]:
+    found: dict[str, list[pa.Table]] = {}
+    for batch in reader.read(**arguments):  # type: ignore[arg-type]
+        found.setdefault(batch.topic, []).append(batch.table)
+    return {topic: pa.concat_tables(parts).combine_chunks() for topic, parts in found.items()}
+
+
+def account(reader: Mf4Reader) -> dict[str, int]:
+    return {refusal.reason: refusal.count for refusal in reader.refusals}
+
+
+def test_signals_and_fixes(tmp_path: Path) -> None:
+    write_mf4(tmp_path / "a.MF4", can_frames())
+    reader = recording(tmp_path, "a.MF4")
+    tables = read(reader)
+    assert account(reader) == {"no signal database covers CAN id 0x7e8": 1}
+    imu = tables["/imu"].to_pylist()
+    assert [row["t_host_ns"] for row in imu] == [T0_NS + n * 10_000_000 for n in range(200)]
+    assert imu[0]["t_device_ns"] is None
+    assert [imu[5][f"accel_{axis}_mps2"] for axis in "xyz"] == [0.0, 0.0, 9.75]
+    assert imu[5]["gyro_y_radps"] == pytest.approx(np.pi / 180)
+    fixes = tables["/gnss"].to_pylist()
+    assert [row["t_host_ns"] - T0_NS for row in fixes] == [5_000_000, SECOND + 5_000_000]
+    assert [row["t_gnss_ns"] for row in fixes] == [(T0_NS // SECOND + n - 4) * SECOND for n in range(2)]
+    assert fixes[0]["latitude_deg"] == pytest.approx(55.0)
+    assert fixes[0]["longitude_deg"] == pytest.approx(10.0)
+    assert (fixes[0]["accuracy_m"], fixes[0]["valid"], fixes[0]["satellites"]) == (2.0, True, None)
+    bus = [(row["signal"], row["value"], row["unit"]) for row in tables["/bus/can"].to_pylist()]
+    second = [("Kind", 0.0, ""), ("Speed", pytest.approx(29.1), "km/h"), ("Kind", 1.0, ""), ("Steering", -1.0, "deg")]
+    assert bus == second * 2
+    info = reader.info()
+    assert (info.vehicle, info.t_start_ns) == ("ab12cd34", T0_NS)
+
+
+def test_files_are_one_recording_in_order_of_time(tmp_path: Path) -> None:
+    """A fix whose messages lie on both sides of a file's border is whole."""
+    frames = can_frames(2)
+    border = 1.0055
+    write_mf4(tmp_path / "b.MF4", [frame for frame in frames if frame[0] < border])
+    later = [(t - border, identifier, data) for t, identifier, data in frames if t >= border]
+    write_mf4(tmp_path / "a.MF4", later, start_ns=T0_NS + round(border * SECOND))
+    reader = recording(tmp_path, "a.MF4", "b.MF4")
+    tables = read(reader)
+    assert {topic: table.num_rows for topic, table in tables.items()} == {"/imu": 200, "/gnss": 2, "/bus/can": 8}
+    assert tables["/imu"]["sequence"].to_pylist() == list(range(200))
+    assert tables["/gnss"]["latitude_deg"].null_count == 0
+    assert account(reader) == {"no signal database covers CAN id 0x7e8": 1}
+
+
+def test_a_damaged_file_costs_the_others_nothing(tmp_path: Path) -> None:
+    """Seen with asammdf: one changed byte, and the process is gone. Whatever happens to it, the next file is read."""
+    for number in range(3):
+        write_mf4(tmp_path / f"{number}.MF4", can_frames(), start_ns=T0_NS + number * 10 * SECOND)
+    content = bytearray((tmp_path / "1.MF4").read_bytes())
+    content[200:] = bytes(len(content) - 200)
+    (tmp_path / "1.MF4").write_bytes(content)
+    reader = recording(tmp_path, *(f"{number}.MF4" for number in range(3)))
+    tables = read(reader)
+    assert tables["/imu"].num_rows == 400
+    assert any(refusal.position == "1.MF4" for refusal in reader.refusals)
+
+
+def test_a_decoder_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No memory at all: the child cannot even start, and every file says so."""
+    from fleet_assets.formats import mf4_frames
+
+    write_mf4(tmp_path / "a.MF4", can_frames())
+    monkeypatch.setattr(mf4_frames, "MAX_MEMORY_BYTES", 64 * 1024 * 1024)
+    reader = recording(tmp_path, "a.MF4")
+    assert read(reader) == {}
+    assert [(refusal.position, refusal.count) for refusal in reader.refusals] == [("a.MF4", 0)]
+    assert "the decoder stopped in the file" in reader.refusals[0].reason
+
+
+def test_without_a_database_every_frame_is_refused(tmp_path: Path) -> None:
+    write_mf4(tmp_path / "a.MF4", can_frames())
+    reader = Mf4Reader(RecordingFiles(tmp_path, ("a.MF4",)))
+    assert read(reader) == {}
+    assert sum(account(reader).values()) == len(can_frames())
+
+
+def test_short_frames_are_refused(tmp_path: Path) -> None:
+    write_mf4(tmp_path / "a.MF4", [(0.0, 9, b"\1\2\3"), (0.1, 9, bytes(8))])
+    reader = recording(tmp_path, "a.MF4")
+    assert read(reader)["/imu"].num_rows == 1
+    assert account(reader) == {"the frame is too short for gnss_imu": 1}
+
+
+def test_broken_databases_are_named(tmp_path: Path) -> None:
+    write_mf4(tmp_path / "a.MF4", can_frames())
+    (tmp_path / "odd.dbc").write_text("BO_ this is no database")
+    with pytest.raises(Unreadable) as error:
+        read(Mf4Reader(RecordingFiles(tmp_path, ("a.MF4", "odd.dbc"))))
+    assert "odd.dbc" in str(error.value)
+
+
+def test_missing_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mf4, "find_spec", lambda name: None)
+    with pytest.raises(FleetError, match="pip install"):
+        recording(tmp_path, "a.MF4")
+
+
+def test_loggers_that_differ_give_no_vehicle(tmp_path: Path) -> None:
+    write_mf4(tmp_path / "a.MF4", can_frames(), serial="ONE")
+    write_mf4(tmp_path / "b.MF4", can_frames(), serial="TWO", start_ns=T0_NS + 1)
+    assert recording(tmp_path, "a.MF4", "b.MF4").info().vehicle is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_fixes_do_not_depend_on_the_batches(seed: int) -> None:
+    """However the messages are cut into batches: each is in one fix, the nearest, or counted as unmatched."""
+    chance = np.random.default_rng(seed)
+    clock = np.sort(chance.choice(np.arange(60), 40, replace=False)) * SECOND
+    part = np.sort(chance.choice(np.arange(60), 45, replace=False)) * SECOND + chance.integers(-3, 4, 45) * 200_000_000
+    part.sort()
+
+    def run(cuts: list[int]) -> tuple[list[tuple[int, float]], int]:
+        fixes, rows, lost = Fixes(), [], 0
+        before = -SECOND
+        for cut in [*cuts, 100 * SECOND]:
+            for name, signal, t_ns in (("gnss_time", "Epoch", clock), ("gnss_speed", "Speed", part)):
+                here = t_ns[(t_ns > before) & (t_ns <= cut)]
+                if len(here):
+                    fixes.add(name, Part(here, {signal: here.astype(float) / 1e9 + 2e9 * (signal == "Epoch")}))
+            columns = fixes.advance(cut) if cut != 100 * SECOND else fixes.flush()
+            lost += sum(count for count, _ in fixes.take_unmatched().values())
+            speed = columns.get("speed_mps", np.full(len(columns["t_host_ns"]), np.nan))
+            rows += list(zip(columns["t_host_ns"].tolist(), np.nan_to_num(speed, nan=-9).tolist(), strict=True))
+            before = cut
+        return rows, lost
+
+    whole, lost = run([])
+    assert [t for t, _ in whole] == clock.tolist()
+    expected_lost = 0
+    left = dict.fromkeys(clock.tolist(), -9.0)
+    best: dict[int, int] = {}
+    for t in part.tolist():
+        near = min(clock.tolist(), key=lambda c: (abs(c - t), c))
+        if abs(near - t) > WINDOW_NS:
+            expected_lost += 1
+            continue
+        if near in best:
+            expected_lost += 1
+        if near not in best or abs(t - near) < abs(best[near] - near):
+            best[near] = t
+    left |= {c: t / 1e9 for c, t in best.items()}
+    assert lost == expected_lost
+    assert {c for c, v in whole if v != -9} == set(best)
+    for c, v in whole:
+        if c in best:
+            assert abs(round(v * 1e9) - c) == abs(best[c] - c)
+    for cuts in ([10 * SECOND + 1, 20 * SECOND + 7], sorted(chance.integers(0, 60 * SECOND, 30).tolist())):
+        assert run(cuts) == (whole, lost)
+
+
+def test_the_real_log() -> None:
+    reader = Mf4Reader(files_under(shared("canedge_3BA199E2")))
+    info = reader.info()
+    assert info.vehicle == "3ba199e2"
+    assert info.t_start_ns == 1_627_274_454 * SECOND
+    tables = read(reader)
+    assert {topic: table.num_rows for topic, table in tables.items()} == {
+        "/imu": 240_211,
+        "/gnss": 2_272,
+        "/bus/can": 43_168,
+    }
+    assert account(reader) == {
+        "no signal database covers CAN id 0x7e8": 28_930,
+        "no signal database covers CAN id 0x17f00010": 4_780,
+    }
+    fixes, imu = tables["/gnss"], tables["/imu"]
+    valid = fixes.filter(fixes["t_gnss_ns"].is_valid())
+    late = (valid["t_gnss_ns"].to_numpy() - valid["t_host_ns"].to_numpy()) / 1e9
+    assert np.median(late) == pytest.approx(-4.40, abs=0.05)
+    assert sequence_facts(fixes["t_host_ns"].to_numpy(), SECOND, 1.5).gaps == 95
+    # 21 steps are exactly 15 ms, a period and a half, and no gaps. In float seconds rounding makes some of them longer:
+    # the 1,893 that a count in floats gives (per file, against its own median) are these 1,885 and 8 of the 21.
+    t_ns = imu["t_host_ns"].to_numpy()
+    assert sequence_facts(t_ns, 10_000_000, 1.5).gaps == 1885
+    assert int((np.diff(t_ns) == 15_000_000).sum()) == 21
+    for axis in "xyz":
+        assert int((imu[f"accel_{axis}_mps2"].to_numpy() == -64).sum()) == 3
+    assert fixes["t_device_ns"].null_count == fixes.num_rows
