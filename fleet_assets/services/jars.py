@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from xml.sax.saxutils import quoteattr
 
 from fleet_assets.errors import FleetError
 from fleet_assets.services import cache, java
@@ -81,15 +82,13 @@ def _fetch(target: Path, wanted: dict[str, str]) -> None:
 def resolve(jars: Path, scratch: Path) -> str:
     """Run the resolver; returns what it said. Its cache is in scratch, so nothing but the jars stays."""
     program, _ = java.find()
-    mirror = os.environ.get("FLEET_MAVEN_ROOT")
     command = [
         str(program),
         *java.network_options(scratch),
-        *([f"-Divy.ibiblio.default.artifact.root={mirror}"] if mirror else []),
         "-cp",
         f"{spark_home()}/jars/*",
         "org.apache.ivy.Main",
-        *("-settings", str(cache.infra("spark", "ivysettings.xml"))),
+        *("-settings", str(_settings(scratch))),
         *("-ivy", str(cache.infra("spark", "ivy.xml"))),
         *("-cache", str(scratch / "ivy")),
         *("-types", "jar"),
@@ -98,3 +97,15 @@ def resolve(jars: Path, scratch: Path) -> str:
     ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     shutil.rmtree(scratch / "ivy", ignore_errors=True)
     return ended.stdout
+
+
+def _settings(scratch: Path) -> Path:
+    """The resolver's settings: the committed ones, or a copy with the root that the user names."""
+    committed = cache.infra("spark", "ivysettings.xml")
+    mirror = os.environ.get("FLEET_MAVEN_ROOT")
+    if not mirror:
+        return committed
+    text = committed.read_text().replace("<ibiblio ", f"<ibiblio root={quoteattr(mirror.rstrip('/') + '/')} ")
+    copy = scratch / "ivysettings.xml"
+    copy.write_text(text)
+    return copy

@@ -214,11 +214,11 @@ def rotate(log: Path, limit_bytes: int = LOG_BYTES, files: int = LOG_FILES) -> N
     """
     if not log.exists() or log.stat().st_size <= limit_bytes:
         return
+    log.with_name(f"{log.name}.{files}").unlink(missing_ok=True)
     for number in range(files - 1, 0, -1):
         older = log.with_name(f"{log.name}.{number}")
         if older.exists():
             older.replace(log.with_name(f"{log.name}.{number + 1}"))
-    log.with_name(f"{log.name}.{files}").unlink(missing_ok=True)
     shutil.copyfile(log, log.with_name(f"{log.name}.1"))
     os.truncate(log, 0)
 
