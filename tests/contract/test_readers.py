@@ -27,7 +27,8 @@ from fleet_assets.formats.reader import (
 from fleet_assets.formats.rewrite import rewrite_as_mcap
 
 
-@pytest.fixture(params=sorted(SAMPLES))
+# A pass over MF4 starts a process, which takes seconds.
+@pytest.fixture(params=[pytest.param(n, marks=[pytest.mark.slow] if n == "mf4" else []) for n in sorted(SAMPLES)])
 def sample(request: pytest.FixtureRequest, tmp_path: Path) -> Sample:
     return SAMPLES[request.param](tmp_path)
 
