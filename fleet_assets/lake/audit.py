@@ -87,6 +87,8 @@ def _each_file(repository: Repository, ref: str, added: Added, columns: list[str
         for column, value in action["partitionValues"].items():
             kind = schema.field(column).type
             constant = pa.scalar(date.fromisoformat(value) if pa.types.is_date(kind) else value, type=kind)
+            if column in rows.column_names:  # some writers keep it in the file too; the log decides
+                rows = rows.drop_columns([column])
             rows = rows.append_column(column, pa.repeat(constant, rows.num_rows))
         return rows
 

@@ -86,13 +86,16 @@ class Snapshot:
         schema = contract_of(name).arrow_schema
         wanted = list(columns) if columns is not None else schema.names
         where = " AND ".join(f"({condition})" for condition in conditions)
-        stream = self.table(name).scan(columns=wanted, predicate=where or None)
-        reader = pa.RecordBatchReader.from_stream(stream)
         target = pa.schema([schema.field(column) for column in wanted])
-        # The engine reads strings as views; the contract's types are what callers know.
-        return pa.RecordBatchReader.from_batches(
-            target, (pa.RecordBatch.from_arrays(_cast(batch, target), schema=target) for batch in reader)
-        )
+        table = self.table(name)
+
+        def rows() -> Iterator[pa.RecordBatch]:
+            with engine_errors(f"Rows of {name} at {self.commit_id[:12]} could not be read"):
+                for batch in pa.RecordBatchReader.from_stream(table.scan(columns=wanted, predicate=where or None)):
+                    # The engine reads strings as views; the contract's types are what callers know.
+                    yield pa.RecordBatch.from_arrays(_cast(batch, target), schema=target)
+
+        return pa.RecordBatchReader.from_batches(target, rows())
 
     def scan(
         self,
@@ -162,7 +165,7 @@ def engine_errors(what: str) -> Iterator[None]:
 
     try:
         yield
-    except (DeltaError, OSError) as error:
+    except (DeltaError, OSError, pa.ArrowException) as error:
         raise FleetError(
             what, where=str(error).splitlines()[0], remedy="`fleet status` shows whether the servers answer."
         ) from error

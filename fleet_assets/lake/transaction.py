@@ -68,7 +68,7 @@ class Transaction:
         self.name = name
         self.run_id = run_id
         self.drives = list(drives)
-        self.tables = [contract_of(table).name for table in tables]
+        self.tables = sorted(contract_of(table).name for table in tables)
         self.input_tables = [contract_of(table).name for table in input_tables]
         self.attempt = attempt
         self.id = f"{int(time.time())}-{secrets.token_hex(4)}"
@@ -234,13 +234,18 @@ class Transaction:
 
     # ---- what this run has published before ----
 
+    @property
+    def _identity(self) -> dict[str, str]:
+        """What a repeat has in common with what it repeats, beside drives and versions."""
+        return {"run_id": self.run_id, "name": self.name, "assets": json.dumps(self.tables)}
+
     @cached_property
     def _earlier(self) -> list[tuple[str, dict[str, Any]]]:
         """Commits of this run and transaction in main's history, newest first, with their reports."""
         return [
             (commit.id, json.loads(self.repository.get(commit.id, commit.metadata["audit"])))
             for commit in self.repository.log(self.base.commit_id, limit=_HISTORY)
-            if commit.metadata.get("run_id") == self.run_id and commit.metadata.get("name") == self.name
+            if all(commit.metadata.get(key) == value for key, value in self._identity.items())
         ]
 
     @cached_property
@@ -295,9 +300,7 @@ class Transaction:
         drives = sorted(self._versions)
         return {
             "transaction": self.id,
-            "name": self.name,
-            "run_id": self.run_id,
-            "assets": json.dumps(self.tables),
+            **self._identity,
             "drives": json.dumps(drives[:_NAMED_DRIVES]),
             "drive_count": str(len(drives)),
             "withdrawn": json.dumps(sorted(self._withdrawn)[:_NAMED_DRIVES]),
