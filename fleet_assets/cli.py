@@ -124,7 +124,7 @@ def ingest(
     """
     from dataclasses import asdict
 
-    from fleet_assets.capture.landing import deliver
+    from fleet_assets.capture.deliver import deliver
 
     home = Home.open()
     rows: list[dict[str, Any]] = []
@@ -252,13 +252,13 @@ def show_drive(drive_id: Annotated[str, typer.Argument(metavar="KEY")], at: Ref 
 def show_quarantine(at: Ref = "main", json: Json = False) -> None:
     """Quarantined drives, and folders in the landing that could not be taken. Example: `fleet show quarantine`"""
     from fleet_assets import show
-    from fleet_assets.capture.landing import scan
+    from fleet_assets.capture.recordings import scan
     from fleet_assets.lake.lake import Lake
 
     home = Home.open()
     rows = show.quarantine(Lake.open(home).at(at))
     landed = [
-        {"folder": item.folder, "reason": item.reason, "remedy": item.remedy} for item in scan(home.landing).rejected
+        {"folder": item.folder, "reason": item.reason, "remedy": item.remedy} for item in scan(home.landing).not_taken()
     ]
     if json:
         console.print_json({"drives": rows, "landing": landed})

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from fleet_assets import console, runs, show
-from fleet_assets.capture.landing import deliver
+from fleet_assets.capture.deliver import deliver
 from fleet_assets.definitions import defs
 from fleet_assets.lake.lake import Lake, Snapshot
 from fleet_assets.lake.schema import apply

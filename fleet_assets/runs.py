@@ -202,7 +202,7 @@ class Worked:
 
 def await_landed(instance: DagsterInstance, home: Home, on_progress: Callable[[int, int], None]) -> None:
     """Waits until the landing sensor has registered every complete recording; it looks every few seconds."""
-    from fleet_assets.capture.landing import scan
+    from fleet_assets.capture.recordings import scan
 
     wanted = {str(found.drive) for found in scan(home.landing).new}
     deadline = time.monotonic() + LANDING_WAIT_S

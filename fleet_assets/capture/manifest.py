@@ -8,27 +8,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
-from collections.abc import Callable, Mapping
+import secrets
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from fleet_assets.capture.drive_key import DriveKey
-from fleet_assets.errors import FleetError
+from fleet_assets.capture.files import ManifestError, Progress, check_name, hash_file, open_regular, size_of
 
 NAME = "fleet-manifest.json"
+PARTIAL = f".{NAME}."  # a manifest that is being written, or whose writer was killed
 VERSION = 1
-MAX_BYTES = 64 * 1024 * 1024
-MAX_FILES = 200_000
-MAX_CONTEXT = 200
-_BLOCK = 4 * 1024 * 1024
-Progress = Callable[[int, int], None]
-
-
-class ManifestError(FleetError):
-    """A manifest that cannot be trusted, or files that are not what it says."""
+MAX_BYTES = 32 * 1024 * 1024
+MAX_FILES = 100_000
+MAX_CONTEXT, MAX_KEY, MAX_VALUE = 200, 200, 1000
+# JSON takes up to forty times its size in memory, so its values are counted before it is read.
+_MAX_VALUES = 10 * MAX_FILES
+_REMEDY = "`fleet ingest` writes a right manifest."
 
 
 @dataclass(frozen=True)
@@ -58,32 +57,35 @@ class Manifest:
         return sum(file.bytes for file in self.files)
 
     def write(self, folder: Path) -> None:
-        """Atomically: a reader sees all of it or none."""
+        """Atomically: a reader sees all of it or none. Raises ManifestError when it could not be read back."""
         document = {
             "manifest_version": VERSION,
             "vehicle": self.drive.vehicle,
             "start": self.drive.start.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "files": [{"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in self.files],
-            "context": self.context,
+            "context": {key: dict(entry) for key, entry in self.context.items()},
         }
-        partial = folder / f".{NAME}.{os.getpid()}"
-        with open(partial, "w") as file:
-            json.dump(document, file, indent=1)
+        parse(document)
+        content = json.dumps(document, indent=None if len(self.files) > 1000 else 1).encode()
+        _check_size(content)
+        partial = folder / f"{PARTIAL}{secrets.token_hex(4)}"
+        with open(partial, "xb") as file:  # x: a link that lies there is not followed
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         partial.rename(folder / NAME)
+        sync_folder(folder)
 
     def verify(self, folder: Path, progress: Progress = lambda done, total: None) -> None:
         """Hashes every file, in bounded memory. Raises ManifestError that names the first file that differs."""
         done = 0
         for file in self.files:
-            path = regular_file(folder, file.path)
             before = done
 
             def advance(read: int, before: int = before) -> None:
                 progress(before + read, self.bytes)
 
-            actual, size = hash_file(path, advance, limit=file.bytes)
+            actual, size = hash_file(folder, file.path, advance, limit=file.bytes)
             if size != file.bytes or actual != file.sha256:
                 raise ManifestError(
                     f"{file.path} is not what its manifest says",
@@ -93,133 +95,143 @@ class Manifest:
             done += size
 
 
-def recording_id(hashes: Any) -> str:
-    """sha256 over the sorted file hashes."""
+def recording_id(hashes: Iterable[str]) -> str:
+    """sha256 over the sorted file hashes, lower-case hex, one a line."""
     return hashlib.sha256("\n".join(sorted(set(hashes))).encode()).hexdigest()
 
 
-def hash_file(path: Path, progress: Callable[[int], None], *, limit: int | None = None) -> tuple[str, int]:
-    """sha256 and size. limit: stop one block after so many bytes (a file that grows must not hold us)."""
-    digest, size = hashlib.sha256(), 0
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            size += len(block)
-            progress(size)
-            if limit is not None and size > limit:
-                break
-    return digest.hexdigest(), size
-
-
-def regular_file(folder: Path, name: str) -> Path:
-    """The file of that name below the folder. Raises ManifestError for links and special files on the way to it."""
-    path = folder
-    for part in PurePosixPath(name).parts:
-        path = path / part
-        try:
-            mode = path.lstat().st_mode
-        except OSError as error:
-            raise ManifestError(f"{name} is missing", where=str(folder.name), remedy="Deliver it again.") from error
-        if stat.S_ISLNK(mode):
-            raise ManifestError(f"{name} is, or lies behind, a link", remedy="Deliver the file itself.")
-    if not stat.S_ISREG(mode):
-        raise ManifestError(f"{name} is no regular file", remedy="Deliver files only.")
-    return path
-
-
-def check_name(name: str) -> str:
-    """A relative POSIX path without tricks. Raises ManifestError."""
-    bad = (
-        not name
-        or len(name) > 1024
-        or name.startswith("/")
-        or "\\" in name
-        or any(ord(character) < 32 for character in name)
-        or any(part in ("", ".", "..") for part in name.split("/"))
-        or name == NAME
-    )
-    if bad:
-        raise ManifestError(f"File name {name[:80]!r} is not allowed", remedy="Names are relative, without `..`.")
-    return name
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Reads and checks the manifest of a folder; no payload is touched but for its size. Raises ManifestError."""
-    path = regular_file(folder, NAME)
-    if path.stat().st_size > MAX_BYTES:
-        raise ManifestError(f"The manifest is larger than {MAX_BYTES} bytes", remedy="Split the recording.")
+def sync_folder(folder: Path) -> None:
+    """Makes renames in the folder outlive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        document = json.loads(path.read_bytes(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_manifest(folder: Path, *, check_files: bool = True) -> Manifest:
+    """Reads and checks the manifest of a folder, and that its files are there in their sizes; reads no payload.
+
+    check_files False: the manifest only. Raises ManifestError.
+    """
+    with open_regular(folder, NAME) as file:
+        content = file.read(MAX_BYTES + 1)
+    _check_size(content)
+    try:
+        document = json.loads(content, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise ManifestError("The manifest is no JSON", where=str(error)[:200], remedy="Write it again.") from error
+        raise ManifestError("The manifest is no JSON", where=ascii(str(error)[:200]), remedy=_REMEDY) from error
     manifest = parse(document)
-    for file in manifest.files:
-        size = regular_file(folder, file.path).stat().st_size
-        if size != file.bytes:
+    for listed in manifest.files if check_files else ():
+        size = size_of(folder, listed.path)
+        if size != listed.bytes:
             raise ManifestError(
-                f"{file.path} has {size} bytes, its manifest says {file.bytes}",
+                f"{listed.path} has {size} bytes, its manifest says {listed.bytes}",
                 remedy="Deliver the recording again; the manifest is written last.",
             )
     return manifest
 
 
+def _check_size(content: bytes) -> None:
+    if len(content) > MAX_BYTES:
+        raise ManifestError(f"The manifest is larger than {MAX_BYTES} bytes", remedy="Split the recording.")
+    values = sum(content.count(sign) for sign in (b",", b"{", b"["))
+    if values > _MAX_VALUES:
+        raise ManifestError(f"The manifest holds {values} values; at most {_MAX_VALUES}", remedy="Split the recording.")
+
+
 def parse(document: Any) -> Manifest:
     """A manifest from parsed JSON. Raises ManifestError that names the field."""
-    root = _typed(document, dict, "the manifest")
-    if root.get("manifest_version") != VERSION:
+    root = _typed(document, dict, "The manifest")
+    version = root.get("manifest_version")
+    if version != VERSION or isinstance(version, bool):
         raise ManifestError(
-            f"Manifest version {root.get('manifest_version')!r} is not {VERSION}", remedy="Write it again."
+            f"Manifest version {ascii(version)[:40]} is not {VERSION}", where="manifest_version", remedy=_REMEDY
         )
-    start_text = _typed(root.get("start"), str, "start")
-    try:
-        start = datetime.fromisoformat(start_text)
-    except ValueError as error:
-        raise ManifestError(
-            f"start {start_text[:40]!r} is no ISO 8601 time", remedy="Such as 2026-01-02T03:04:05Z."
-        ) from error
-    if start.tzinfo is None:
-        raise ManifestError("start has no time zone", remedy="Such as 2026-01-02T03:04:05Z.")
-    drive = DriveKey.of(_typed(root.get("vehicle"), str, "vehicle")[:64], start)
     entries = _typed(root.get("files"), list, "files")
     if not 0 < len(entries) <= MAX_FILES:
-        raise ManifestError(f"{len(entries)} files; a recording has 1 to {MAX_FILES}")
-    files = tuple(_file(entry) for entry in entries)
-    folded = [file.path.casefold() for file in files]
-    if len(set(folded)) != len(folded):
-        raise ManifestError("Two files have the same name", where="files", remedy="List each file once.")
+        raise ManifestError(
+            f"{len(entries)} files; a recording has 1 to {MAX_FILES}", where="files", remedy="Split the recording."
+        )
+    files = tuple(_file(entry, f"files[{number}]") for number, entry in enumerate(entries))
+    known: set[str] = set()
+    for number, file in enumerate(files):
+        # Other systems fold case and accents: there two such files are one.
+        folded = unicodedata.normalize("NFC", file.path).casefold()
+        if folded in known:
+            raise ManifestError(
+                f"{file.path} is listed twice",
+                where=f"files[{number}]",
+                remedy="List each file once; case is no difference.",
+            )
+        known.add(folded)
     context = _typed(root.get("context", {}), dict, "context")
     if len(context) > MAX_CONTEXT:
-        raise ManifestError(f"{len(context)} context entries; at most {MAX_CONTEXT}")
-    return Manifest(drive, files, {str(key)[:200]: _context(key, value) for key, value in context.items()})
+        raise ManifestError(f"{len(context)} context entries; at most {MAX_CONTEXT}", where="context", remedy=_REMEDY)
+    return Manifest(_drive(root), files, {key: _context(key, value) for key, value in context.items()})
 
 
-def _file(entry: Any) -> ManifestFile:
-    entry = _typed(entry, dict, "an entry of files")
-    size, digest = entry.get("bytes"), _typed(entry.get("sha256"), str, "sha256")
+def _drive(root: Mapping[str, Any]) -> DriveKey:
+    text = _typed(root.get("start"), str, "start")
+    try:
+        start = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ManifestError(
+            f"start {text[:40]!a} is no ISO 8601 time", where="start", remedy="Such as 2026-01-02T03:04:05Z."
+        ) from error
+    if start.tzinfo is None:
+        raise ManifestError("start has no time zone", where="start", remedy="Such as 2026-01-02T03:04:05Z.")
+    return DriveKey.of(_typed(root.get("vehicle"), str, "vehicle"), start)
+
+
+def _file(entry: Any, place: str) -> ManifestFile:
+    entry = _typed(entry, dict, place)
+    size, digest = entry.get("bytes"), _typed(entry.get("sha256"), str, f"{place} sha256")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 2**62:
-        raise ManifestError(f"bytes {str(size)[:40]!r} is no file size", where="files")
+        raise ManifestError("bytes is no file size", where=place, remedy=_REMEDY)
     if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-        raise ManifestError("sha256 is not 64 lower-case hex digits", where="files")
-    return ManifestFile(check_name(_typed(entry.get("path"), str, "path")), size, digest)
+        raise ManifestError("sha256 is not 64 lower-case hex digits", where=place, remedy=_REMEDY)
+    path = check_name(_typed(entry.get("path"), str, f"{place} path"))
+    if path == NAME:
+        raise ManifestError("The manifest lists itself", where=place, remedy=_REMEDY)
+    return ManifestFile(path, size, digest)
 
 
 def _context(key: str, value: Any) -> dict[str, str]:
-    value = _typed(value, dict, f"context {key[:40]!r}")
-    return {name: _typed(value.get(name), str, f"context {key[:40]!r} {name}")[:1000] for name in ("value", "source")}
+    place = f"context {key[:40]!a}"
+    if key != printable(key, MAX_KEY) or not key:
+        raise ManifestError(f"A key of the context is too long or not printable: {place}", remedy=_REMEDY)
+    value = _typed(value, dict, place)
+    entry = {name: _typed(value.get(name), str, f"{place} {name}") for name in ("value", "source")}
+    if any(text != printable(text, MAX_VALUE) for text in entry.values()):
+        raise ManifestError(f"Longer than {MAX_VALUE} characters, or not printable", where=place, remedy=_REMEDY)
+    return entry
+
+
+def printable(text: str, limit: int) -> str:
+    """The text as a manifest takes it: of at most limit characters, what is no text replaced; cut where … stands."""
+    kept = "".join("\N{REPLACEMENT CHARACTER}" if _is_no_text(character) else character for character in text[:limit])
+    return kept if len(text) <= limit else f"{kept[: limit - 1]}…"
+
+
+def _is_no_text(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n"
 
 
 def _typed(value: Any, kind: type, what: str) -> Any:
     if not isinstance(value, kind):
-        raise ManifestError(
-            f"{what} is missing or no {kind.__name__}", remedy="`fleet ingest` writes a right manifest."
-        )
+        raise ManifestError(f"{what} is missing or no {_JSON_NAMES[kind]}", remedy=_REMEDY)
     return value
 
 
+_JSON_NAMES: dict[type, str] = {dict: "object", list: "array", str: "string"}
+
+
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) != len(pairs):
+    known = dict(pairs)
+    if len(known) != len(pairs):
         raise ValueError("a key is there twice")
-    return dict(pairs)
+    return known
 
 
 def _no_constant(name: str) -> Any:

@@ -9,7 +9,7 @@ import json
 import dagster as dg
 
 from fleet_assets.capture.assets import recordings
-from fleet_assets.capture.landing import scan
+from fleet_assets.capture.recordings import scan
 from fleet_assets.partitions import DRIVES
 from fleet_assets.resources import FleetResource
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fleet_assets.capture.landing import recordings_of
+from fleet_assets.capture.recordings import recordings_of
 from fleet_assets.contracts.loader import load_streams, load_tables
 from fleet_assets.ingest.decode import DecodedDrive, DriveItem, decode_drive
 from fleet_assets.lake.batch import BatchOutcome, DriveOutcome, run_batch

@@ -1,0 +1,136 @@
+"""Delivery: what `fleet ingest` puts into the landing folder."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from capture.conftest import CONTENT, put_files, put_recording
+
+from fleet_assets.capture.deliver import deliver
+from fleet_assets.capture.drive_key import DriveKey
+from fleet_assets.capture.manifest import NAME, read_manifest
+from fleet_assets.capture.recordings import scan
+from fleet_assets.errors import FleetError
+from fleet_assets.simulate.drives import write_drive
+
+GIVEN = {"vehicle": "car7", "start": "2026-01-02T03:04:05Z"}
+DRIVE = "car7--20260102T030405Z"
+
+
+def names(landing: Path) -> list[str]:
+    return sorted(path.name for path in landing.iterdir())
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    put_files(tmp_path / "card", CONTENT)
+    return tmp_path / "card"
+
+
+def test_a_folder_is_copied_with_its_manifest(recording: Path, landing: Path) -> None:
+    told: list[tuple[int, int]] = []
+    delivered = deliver(recording, landing, **GIVEN, progress=lambda done, total: told.append((done, total)))
+    assert (delivered.drive_id, delivered.status, delivered.files) == (DRIVE, "delivered", 2)
+    assert told[-1] == (delivered.bytes, delivered.bytes)
+    (found,) = scan(landing).new
+    assert (found.folder, found.manifest.recording_id) == (delivered.folder, delivered.recording_id)
+    found.manifest.verify(landing / found.folder)
+    assert names(landing) == [delivered.folder]
+    assert {name: (recording / name).read_bytes() for name in CONTENT} == CONTENT
+    assert not (recording / NAME).exists()
+
+
+def test_the_same_content_counts_once(recording: Path, landing: Path) -> None:
+    first = deliver(recording, landing, **GIVEN)
+    (recording / "drive.mcap").rename(recording / "renamed.mcap")
+    again = deliver(recording, landing, **GIVEN)
+    assert (again.status, again.folder) == ("present", first.folder)
+    with pytest.raises(FleetError, match=f"there already, as drive {DRIVE}"):
+        deliver(recording, landing, vehicle="car8", start=GIVEN["start"])
+    assert names(landing) == [first.folder]
+
+
+def test_a_landed_copy_that_lost_a_file_is_not_called_present(recording: Path, landing: Path) -> None:
+    first = deliver(recording, landing, **GIVEN)
+    (landing / first.folder / "drive.mcap").unlink()
+    with pytest.raises(FleetError, match=r"drive\.mcap is missing"):
+        deliver(recording, landing, **GIVEN)
+
+
+def test_a_folder_in_the_landing_gets_its_manifest_in_place(landing: Path) -> None:
+    put_files(landing / "by hand", CONTENT)
+    delivered = deliver(landing / "by hand", landing, **GIVEN)
+    assert (delivered.folder, delivered.status) == ("by hand", "delivered")
+    assert [found.folder for found in scan(landing).new] == ["by hand"]
+
+
+def test_a_recording_that_has_a_manifest_is_described_by_it(tmp_path: Path, landing: Path) -> None:
+    manifest = put_recording(tmp_path / "r")
+    (tmp_path / "r" / "left over").write_bytes(b"not listed")
+    delivered = deliver(tmp_path / "r", landing)
+    assert (delivered.drive_id, delivered.recording_id) == (str(manifest.drive), manifest.recording_id)
+    assert read_manifest(landing / delivered.folder) == manifest
+
+
+def test_content_that_its_manifest_does_not_know_is_refused(tmp_path: Path, landing: Path) -> None:
+    put_recording(tmp_path / "r")
+    (tmp_path / "r" / "drive.mcap").write_bytes(b"pAyload")
+    with pytest.raises(FleetError, match=r"drive\.mcap is not what its manifest says"):
+        deliver(tmp_path / "r", landing)
+    assert names(landing) == []
+
+
+def test_what_is_not_given_comes_from_the_recording(tmp_path: Path, landing: Path) -> None:
+    path = tmp_path / "drive.mcap"
+    start = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+    truth = write_drive(path, seed=1, start=start, duration_s=2.0, vehicle="car9")
+    drive = DriveKey.parse(deliver(path, landing).drive_id)
+    assert drive.vehicle == "car9"
+    # By the logger's clock: only synchronisation knows how wrong it is.
+    by_logger = start - timedelta(microseconds=truth.logger_offset_ns // 1000)
+    assert abs(drive.start - by_logger) < timedelta(seconds=1.5)
+
+
+def test_what_is_missing_is_named(recording: Path, landing: Path) -> None:
+    with pytest.raises(FleetError, match="No reader knows what is in card") as caught:
+        deliver(recording, landing, vehicle="car7")
+    assert caught.value.remedy
+    with pytest.raises(FleetError, match="no ISO 8601"):
+        deliver(recording, landing, vehicle="car7", start="noon")
+    assert names(landing) == []
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder link"])
+def test_only_regular_files_are_delivered(kind: str, recording: Path, landing: Path) -> None:
+    bad = recording / "bad"
+    if kind == "pipe":
+        os.mkfifo(bad)
+    else:
+        bad.symlink_to("/etc/passwd" if kind == "link" else "/etc")
+    with pytest.raises(FleetError, match="link or no regular file"):
+        deliver(recording, landing, **GIVEN)
+    assert names(landing) == []
+
+
+def test_an_empty_folder_and_a_full_disk(tmp_path: Path, landing: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FleetError, match="holds no file"):
+        deliver(tmp_path / "empty", landing, **GIVEN)
+    with open(tmp_path / "huge.mcap", "wb") as file:
+        file.truncate(1 << 43)
+    with pytest.raises(FleetError, match="no room for"):
+        deliver(tmp_path / "huge.mcap", landing, **GIVEN)
+    assert names(landing) == []
+
+
+def test_copies_of_a_killed_writer_are_removed_when_they_are_old(recording: Path, landing: Path) -> None:
+    for name, age_s in (("old", 2 * 24 * 3600), ("young", 60)):
+        folder = landing / f".incoming-{name}"
+        folder.mkdir()
+        then = folder.stat().st_mtime - age_s
+        os.utime(folder, (then, then))
+    delivered = deliver(recording, landing, **GIVEN)
+    assert names(landing) == [".incoming-young", delivered.folder]
