@@ -148,15 +148,32 @@ class Ended:
     failures: list[tuple[str, str]]
 
 
-def follow(instance: DagsterInstance, backfill_id: str, on_progress: Callable[[int, int], None]) -> Ended:
-    """Waits until the backfill has ended; on_progress gets (finished runs, known runs)."""
+def follow(
+    instance: DagsterInstance,
+    backfill_id: str,
+    keys: Sequence[dg.AssetKey],
+    drives: Sequence[str],
+    on_progress: Callable[[int, int], None],
+) -> Ended:
+    """Waits until the backfill of these assets and drives has ended; on_progress gets (finished runs, known runs)."""
+    registered = instance.get_dynamic_partitions("drives")
+    wanted = {(key, drive) for key in keys for drive in drives}
     while True:
         backfill = instance.get_backfill(backfill_id)
         runs = instance.get_runs(RunsFilter(tags={BACKFILL_TAG: backfill_id}))
         on_progress(sum(run.is_finished for run in runs), max(len(runs), 1))
         if backfill is None:
             raise FleetError(f"Backfill {backfill_id} has vanished", remedy="Start it again with `fleet run`.")
-        if backfill.status.value.startswith("COMPLETED") or backfill.status.value in ("FAILED", "CANCELED"):
+        done = {
+            (key, drive)
+            for run in runs
+            if run.is_finished
+            for key in run.asset_selection or ()
+            for drive in drives_of(run.tags, registered)
+        }
+        # Dagster looks at backfills every 30 s; when their runs have ended, what it will say is known.
+        ended = backfill.status.value.startswith("COMPLETED") or backfill.status.value in ("FAILED", "CANCELED")
+        if ended or wanted <= done:
             failed = [run for run in runs if run.status is not DagsterRunStatus.SUCCESS]
             failures = [(run.run_id, failure_of(instance, run.run_id)) for run in failed]
             if not runs:
@@ -230,13 +247,13 @@ def run(
         unknown = sorted(set(drives) - set(registered))
         if unknown:
             raise FleetError(f"No such drive: {', '.join(unknown)}", remedy="`fleet show drives` lists them.")
-        ended = follow(instance, launch(home, keys, drives), on_progress)
+        ended = follow(instance, launch(home, keys, drives), keys, drives, on_progress)
         return Worked(list(drives), ended.ok, ended.runs, ended.failures)
     todo = due(instance, keys)
     waiting = [drive for drive in todo.drives if drive not in todo.in_progress]
     ended = Ended(True, 0, [])
     if waiting:
-        ended = follow(instance, launch(home, todo.keys, waiting), on_progress)
+        ended = follow(instance, launch(home, todo.keys, waiting), todo.keys, waiting, on_progress)
     while due(instance, keys).in_progress:
         time.sleep(0.5)
     left = [drive for drive in due(instance, keys).drives if drive in todo.drives]

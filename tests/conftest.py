@@ -6,11 +6,15 @@ Spark, with everything. The servers end with the session, also when it is killed
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,3 +61,20 @@ def fleet_home(spark_home: Home) -> Home:
     """The session's installation, all four servers answering."""
     supervisor.up(spark_home, bound_to=os.getpid())
     return spark_home
+
+
+@pytest.fixture(scope="session")
+def fleet(home: Home) -> Callable[..., Any]:
+    """The command line in a process of its own: fleet("show", "drives") gives what --json prints.
+
+    exit_code: what it must end with. Progress and errors go to the test's captured stderr.
+    """
+
+    def call(*arguments: str | Path, exit_code: int = 0) -> Any:
+        command = [sys.executable, "-m", "fleet_assets", *map(str, arguments), "--json"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        sys.stderr.write(ended.stderr)
+        assert ended.returncode == exit_code, f"{command[2:]}: {ended.returncode}\n{ended.stderr}\n{ended.stdout}"
+        return json.loads(ended.stdout)
+
+    return call
