@@ -42,6 +42,17 @@ def column_schema(contract: TableContract) -> dg.TableSchema:
     )
 
 
+def _column_lineage(contract: TableContract) -> dict[str, dg.TableColumnLineage]:
+    """Which columns of which assets the contract's columns are made from, as metadata."""
+
+    def dep(source: str) -> dg.TableColumnDep:
+        table, column = source.rsplit(".", 1)
+        return dg.TableColumnDep(asset_key(table), column)
+
+    deps = {column.name: [dep(source) for source in column.sources] for column in contract.columns if column.sources}
+    return {"dagster/column_lineage": dg.TableColumnLineage(deps)} if deps else {}
+
+
 def table_specs(tables: Sequence[str], *, deps: Sequence[str], code_version: str) -> list[dg.AssetSpec]:
     """One spec per per-drive table; all tables of one reading pass share their upstream."""
     contracts = load_tables()
@@ -138,6 +149,7 @@ def report(
             metadata={
                 "dagster/row_count": snapshot.row_count(table),
                 "dagster/column_schema": column_schema(load_tables()[table]),
+                **_column_lineage(load_tables()[table]),
                 "rows_published": outcome.published.rows.get(table, 0),
                 "lakefs_commit": commit_id,
                 "lakefs": dg.MetadataValue.url(lake.commit_url(commit_id)),

@@ -126,6 +126,7 @@ def table_page(contract: TableContract) -> str:
                 for column in contract.columns
             ],
         ),
+        *_sources(contract),
         "",
         "## Rules",
         "",
@@ -170,6 +171,15 @@ def _rules(rules: Sequence[Rule]) -> list[str]:
 def _asks(rule: Rule) -> str:
     arguments = ", ".join(f"{key}={json.dumps(value)}" for key, value in rule.kwargs.items())
     return f"{rule.expectation.removeprefix('expect_')}({arguments})"
+
+
+def _sources(contract: TableContract) -> list[str]:
+    rows = [
+        (f"`{column.name}`", ", ".join(f"`{source}`" for source in column.sources))
+        for column in contract.columns
+        if column.sources
+    ]
+    return ["", "## Made from", "", *_grid(("column", "columns"), rows)] if rows else []
 
 
 def _meaning(column: Column) -> str:

@@ -65,13 +65,18 @@ _PROSE = {
     "status",
     "apiVersion",
     "id",
+    "transformSourceObjects",
 }
 
 
 @lru_cache(maxsize=1)
 def load_tables() -> dict[str, TableContract]:
     """All table contracts by name, such as ingest.imu."""
-    return {contract.name: contract for contract in map(read_table, contract_files("tables"))}
+    documents = [read_document(path) for path in contract_files("tables")]
+    contracts = {contract.name: contract for contract in map(table_from, documents)}
+    for document in documents:
+        check_sources(document, contracts)
+    return contracts
 
 
 @lru_cache(maxsize=1)
@@ -181,6 +186,19 @@ def stream_from(document: Node, tables: Mapping[str, TableContract] | None = Non
     )
 
 
+def check_sources(document: Node, contracts: Mapping[str, TableContract]) -> None:
+    """Columns say which columns of other tables they are made from. Raises ContractError when there is no such column."""
+    for entry in _object(document).elements("properties"):
+        for source in entry.elements("transformSourceObjects"):
+            table, _, column = source.text.rpartition(".")
+            known = table in contracts and table != document["name"].text
+            if not known or column not in contracts[table].arrow_schema.names:
+                raise source.error(
+                    f"column {entry['name'].text!r}: there is no source {source.text!r}",
+                    "Name a column of another table, such as ingest.imu.t_host_ns.",
+                )
+
+
 # ---- parts of a file -------------------------------------------------------------------------------------------------
 
 
@@ -237,6 +255,7 @@ def _column(entry: Node) -> Column:
         description=entry["description"].text,
         unit=custom["unit"].text if "unit" in custom else None,
         classification=classification.text if classification else None,
+        sources=tuple(source.text for source in entry.elements("transformSourceObjects")),
     )
 
 

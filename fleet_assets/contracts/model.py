@@ -92,7 +92,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Column:
-    """type: string, long, double, boolean, date, or array/struct of these, as Spark writes it."""
+    """type: string, long, double, boolean, date, or array/struct of these, as Spark writes it.
+
+    sources: the columns it is made from, such as ingest.imu.gyro_z_radps.
+    """
 
     name: str
     type: str
@@ -100,6 +103,7 @@ class Column:
     description: str
     unit: str | None = None
     classification: str | None = None
+    sources: tuple[str, ...] = ()
 
     @property
     def arrow_type(self) -> pa.DataType:

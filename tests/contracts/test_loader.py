@@ -10,8 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from fleet_assets.contracts.document import parse_document
 from fleet_assets.contracts.loader import (
     ContractError,
+    check_sources,
     load_streams,
     load_tables,
     read_stream,
@@ -354,3 +356,20 @@ def test_errors_survive_another_process(tmp_path):
         error = pickle.loads(pickle.dumps(caught))  # noqa: S301 - our own bytes
     assert isinstance(error, ContractError)
     assert "no such file" in str(error)
+
+
+@pytest.mark.parametrize("source", ["ingest.imu.speed", "ingest.nothing.t_ns", "synchronise.frames.t_ns", "t_ns"])
+def test_a_source_that_is_no_column_of_another_table(source):
+    path = load_tables()["synchronise.frames"].path
+    text = path.read_text().replace("- ingest.imu.gyro_z_radps", f"- {source}", 1)
+    document = parse_document(text, path)
+    with pytest.raises(ContractError, match=f"'yaw_rate_radps': there is no source '{source}'") as caught:
+        check_sources(document, load_tables())
+    assert text.splitlines()[caught.value.line - 1].strip() == f"- {source}"
+
+
+def test_synchronised_columns_say_what_they_are_made_from():
+    for table in ("synchronise.frames", "synchronise.matches"):
+        for column in load_tables()[table].columns:
+            if column.unit:
+                assert column.sources, f"{table}.{column.name}"
