@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check lint up down docs lock clean test-system
+.PHONY: help setup demo test check lint up down docs picture lock clean test-system
 
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ up: setup  ## Start lakeFS, Spark, and Dagster's webserver and daemon
 down: .venv/.package  ## Stop them
 	@$(BIN)/fleet down
 
-test: setup test-system lint  ## The whole proof, on the real servers
+test: test-system setup lint  ## The whole proof, on the real servers
 	$(BIN)/pytest
 
 check: .venv/.package lint  ## The quick part of the tests: no servers, under a minute
@@ -36,6 +36,10 @@ lint: .venv/.package  ## Style, types, import rules
 
 docs: .venv/.package  ## Reference pages, generated from the contracts
 	$(BIN)/fleet contracts docs
+
+picture: setup test-system  ## The lineage in docs/images, drawn anew from a running installation
+	@$(BIN)/fleet demo
+	@PYTHONPATH=tests $(BIN)/python -m ui.browser docs/images/lineage.png
 
 # Network and patience: resolves all versions anew.
 lock: .venv/.installer  ## Pin the newest versions that pyproject.toml allows, with hashes
@@ -69,11 +73,14 @@ clean:  ## Remove the virtual environment and caches of tools; the lake in .flee
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-# What only tests need from the system: a browser, for the test of the UI.
+# What only tests need from the system: a browser, for the test of the UI. One that is there and does not run (a stub that
+# wants a snap) is none.
 test-system:
-	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || command -v google-chrome > /dev/null || { \
+	@runs() { for name in chromium chromium-browser google-chrome; do "$$name" --version > /dev/null 2>&1 && return; done; return 1; }; \
+	runs && exit; \
 	install="apt-get install -y --no-install-recommends chromium"; \
-	if [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then \
-	echo "The test of the UI needs Chromium. Run: sudo $$install"; exit 1; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 	echo "Installing Chromium for the test of the UI."; \
-	apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$install -qq > /dev/null; }
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$install -qq > /dev/null; } || true; runs && exit; fi; \
+	echo "The test of the UI needs Chromium. Run: sudo apt-get update && sudo $$install"; \
+	echo "or put another build of it on PATH as chromium."; exit 1

@@ -77,7 +77,7 @@ def down(json: Json = False) -> None:
 
 @app.command()
 def status(json: Json = False) -> None:
-    """Servers, addresses, and how far the work is. Example: `fleet status --json`"""
+    """Whether each server answers, where, since when, and its log. Example: `fleet status --json`"""
     if not _print_status(Home.open(), json):
         raise typer.Exit(Exit.FINDINGS)
 
@@ -212,7 +212,8 @@ def demo() -> None:
     """Generate a few drives, two of them damaged, and carry them through. Example: `fleet demo`"""
     from fleet_assets.demo import demo as play
 
-    play(Home.open())
+    if not play(Home.open()):
+        raise typer.Exit(Exit.FAILED)
 
 
 # ---- show ------------------------------------------------------------------------------------------------------------
@@ -240,12 +241,12 @@ def show_drive(drive_id: Annotated[str, typer.Argument(metavar="KEY")], at: Ref 
     if json:
         console.print_json(facts)
         return
-    for name, value in facts.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            brief = [{key: len(item) if key == "files" else item for key, item in row.items()} for row in value]
-            console.print_rows(brief, title=f"\n{name}", empty="", as_json=False)
-        elif value not in ([], None):
-            console.out.print(f"{name}: {value}", markup=False)
+    tables = {name: value for name, value in facts.items() if isinstance(value, list) and name != "reasons"}
+    about = show.for_people({name: value for name, value in facts.items() if name not in tables})
+    console.print_rows([about], title=f"At commit {facts['commit_id'][:12]}", empty="", as_json=False)
+    for name, rows in tables.items():
+        title = f"\n{name.replace('_', ' ').capitalize()}"
+        console.print_rows(list(map(show.for_people, rows)), title=title, empty=f"{title}: none", as_json=False)
 
 
 @show_app.command("quarantine")
@@ -263,9 +264,12 @@ def show_quarantine(at: Ref = "main", json: Json = False) -> None:
     if json:
         console.print_json({"drives": rows, "landing": landed})
         return
-    console.print_rows(rows, title="Quarantined drives", empty="No drive is quarantined.", as_json=False)
+    brief = list(map(show.for_people, rows))
+    console.print_rows(brief, title="Quarantined drives", empty="No drive is quarantined.", as_json=False)
+    if rows:
+        console.say("`fleet show quarantine --json` shows the sample rows.")
     if landed:
-        console.print_rows(landed, title="Not taken from the landing folder", empty="", as_json=False)
+        console.print_rows(landed, title="\nNot taken from the landing folder", empty="", as_json=False)
 
 
 # ---- contracts -------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
@@ -32,6 +33,7 @@ out = Console(width=_WIDTH)
 err = Console(stderr=True, soft_wrap=True)
 
 Advance = Callable[[int, int], None]  # (done, total)
+_LINE_EVERY_S = 10.0
 
 
 class Exit(IntEnum):
@@ -56,7 +58,9 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, title: str, empty: str, as_
     if not rows:
         out.print(empty, markup=False)
         return
-    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    # Not as the table's own title, which would be filled up to its width.
+    out.print(title, style="italic", markup=False, highlight=False)
+    table = Table(show_edge=False, pad_edge=False)
     for name in rows[0]:
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
@@ -72,7 +76,9 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
-        return "; ".join(map(str, value)) or "-"
+        return "; ".join(map(_cell, value)) or "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {_cell(item)}" for name, item in value.items()) or "-"
     return str(value).replace("[", "\\[")
 
 
@@ -88,7 +94,10 @@ def print_error(error: FleetError) -> None:
 
 @contextmanager
 def progress(what: str, *, in_bytes: bool = False) -> Iterator[Advance]:
-    """A bar with counts (or bytes) and time left; nothing is drawn when standard error is not a terminal."""
+    """A bar with counts (or bytes) and time left; a line every ten seconds where standard error is no terminal."""
+    if not err.is_terminal:
+        yield _lines(what, in_bytes=in_bytes)
+        return
     count = DownloadColumn() if in_bytes else MofNCompleteColumn()
     columns = (TextColumn("{task.description}"), BarColumn(), count, TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as bar:
@@ -98,3 +107,18 @@ def progress(what: str, *, in_bytes: bool = False) -> Iterator[Advance]:
             bar.update(task, completed=done, total=total)
 
         yield advance
+
+
+def _lines(what: str, *, in_bytes: bool) -> Advance:
+    began = said = time.monotonic()
+
+    def advance(done: int, total: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= _LINE_EVERY_S:
+            said = now
+            count = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if in_bytes else f"{done} of {total}"
+            left = f", about {(now - began) * (total - done) / done:.0f} s left" if done else ""
+            say(f"{what}: {count} after {now - began:.0f} s{left}")
+
+    return advance

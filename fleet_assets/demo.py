@@ -37,14 +37,17 @@ SCENES = (
 DURATION_S = 30.0
 
 
-def demo(home: Home) -> None:
-    """Runs the main job on generated drives and says what came of it. A repeat replaces, and doubles nothing."""
+def demo(home: Home) -> bool:
+    """Runs the main job on generated drives and says what came of it. A repeat replaces, and doubles nothing.
+
+    False: a run failed.
+    """
     started = time.monotonic()
     console.say(f"Servers of {home.root}")
     supervisor.up(home, progress=console.say)
     lake = Lake.open(home)
-    for change in apply(lake):
-        console.say(f"contract applied: {change}")
+    if changes := apply(lake):
+        console.say(f"Tables made or evolved from their contracts: {len(changes)}")
 
     console.say(f"Generating {len(SCENES)} drives of {DURATION_S:.0f} s and delivering them to {home.landing}")
     recordings = home.scratch / "demo"
@@ -65,6 +68,7 @@ def demo(home: Home) -> None:
     for run_id, why in ended.failures:
         console.say(f"run {run_id[:8]} failed: {why}")
     _summary(home, lake.at("main"), time.monotonic() - started)
+    return ended.ok
 
 
 def _summary(home: Home, snapshot: Snapshot, seconds: float) -> None:
@@ -99,7 +103,7 @@ def _print(rows: list[dict[str, Any]], columns: tuple[str, ...], title: str) -> 
 def _refused(snapshot: Snapshot, drive_id: str) -> list[dict[str, Any]]:
     """Ledger rows of a drive that say something was not published."""
     return [
-        {**row, "reasons": [f"{reason['count'] or 'some'} x {reason['reason']}" for reason in row["reasons"]]}
+        {**row, "reasons": list(map(show.refused, row["reasons"]))}
         for row in snapshot.scan("ingest.ledger", drives=[drive_id]).to_pylist()
         if row["reasons"]
     ]

@@ -254,7 +254,8 @@ def run(
     ended = Ended(True, 0, [])
     if waiting:
         ended = follow(instance, launch(home, todo.keys, waiting), todo.keys, waiting, on_progress)
-    while due(instance, keys).in_progress:
+    while busy := due(instance, keys).in_progress:
+        on_progress(len(todo.drives) - len(busy), len(todo.drives))
         time.sleep(0.5)
     left = [drive for drive in due(instance, keys).drives if drive in todo.drives]
     failures = ended.failures or [(drive, "is still not materialised; see its run in the UI") for drive in left]

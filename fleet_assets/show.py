@@ -5,7 +5,8 @@ In: one snapshot of the lake. Out: plain rows for `fleet show`, the demo's summa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow.compute as pc
@@ -100,3 +101,32 @@ def match_quality(snapshot: Snapshot, drive_id: str) -> list[dict[str, Any]]:
             }
         )
     return quality
+
+
+def for_people(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row as a terminal shows it: instants in UTC, durations in milliseconds, what is long by its number or start."""
+    shown: dict[str, Any] = {}
+    for name, value in row.items():
+        if name.startswith("t_") and name.endswith("_ns"):
+            shown[name.removeprefix("t_").removesuffix("_ns")] = None if value is None else _instant(value)
+        elif name.endswith("_ns"):
+            shown[f"{name.removesuffix('_ns')}_ms"] = None if value is None else value / 1e6
+        elif name in ("files", "samples"):
+            shown[name] = len(value)
+        elif name in ("recording_id", "commit_id"):
+            shown[name] = value[:12]
+        elif name == "reasons":
+            shown[name] = [reason if isinstance(reason, str) else refused(reason) for reason in value]
+        else:
+            shown[name] = value
+    return shown
+
+
+def refused(reason: Mapping[str, Any]) -> str:
+    """A reason of the ledger in words. Count 0: something is lost, and nobody can say how many records."""
+    return f"{reason['count'] or 'some'} x {reason['reason']}, first at {reason['first_position']}"
+
+
+def _instant(t_ns: int) -> str:
+    whole_s, rest_ns = divmod(t_ns, 10**9)
+    return f"{datetime.fromtimestamp(whole_s, UTC):%Y-%m-%d %H:%M:%S}.{rest_ns // 10**6:03d}"

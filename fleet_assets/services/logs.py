@@ -18,8 +18,9 @@ _DAY_S = 24 * 3600.0
 def tidy(home: Home, *, older_than_days: float) -> Iterator[str]:
     """Removes captured output of runs, and leftovers of tasks in the scratch folder; yields a line per folder."""
     before_s = time.time() - older_than_days * _DAY_S
-    for parent in (home.dagster_home / "storage", home.scratch):
-        for folder in sorted(parent.glob("*")):
+    # In the scratch folder only what tasks that were killed have left; Spark's own folder is in use.
+    for parent, names in ((home.dagster_home / "logs", "*"), (home.scratch, "*-*")):
+        for folder in sorted(parent.glob(names)):
             if folder.is_dir() and folder.stat().st_mtime < before_s:
                 shutil.rmtree(folder)
                 yield f"{folder.relative_to(home.root)}: removed"

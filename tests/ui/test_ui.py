@@ -1,0 +1,105 @@
+"""What a data engineer sees in the UI, in a real browser, on the real servers."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from ui.browser import PICTURE_BYTES, STAGES, draw, hosts_of, new_page, open_lineage, opened
+
+from fleet_assets.contracts.loader import load_tables
+from fleet_assets.services.home import Home
+from fleet_assets.simulate.drives import write_drive
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+Fleet = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def carried(fleet_home: Home, fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """The session's installation, with at least one drive that has frames."""
+    fleet("contracts", "apply")
+    if not any(drive["frames"] for drive in fleet("show", "drives")):
+        recording = tmp_path_factory.mktemp("ui") / "drive.mcap"
+        start = "2026-03-04T05:06:07Z"
+        write_drive(recording, seed=1, start=datetime.fromisoformat(start), duration_s=5.0, vehicle="ui1", faults=())
+        fleet("ingest", recording, "--vehicle", "ui1", "--start", start)
+        fleet("run")
+    return fleet_home
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with opened() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page; whatever it does, no script of it may fail."""
+    page = new_page(browser)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    page.close()
+    assert not errors
+
+
+def test_lineage_has_ten_groups_in_order_of_the_flow(carried: Home, page: Page, tmp_path: Path) -> None:
+    hosts = hosts_of(page)
+    open_lineage(page, carried)
+    boxes = [page.locator("svg").get_by_text(stage, exact=True).first.bounding_box() for stage in STAGES]
+    left_edges = [box["x"] for box in boxes if box]
+    assert len(left_edges) == len(STAGES)
+    assert left_edges == sorted(left_edges)
+
+    picture = tmp_path / "lineage.png"
+    draw(page, picture)
+    data = picture.read_bytes()
+    width, height = struct.unpack(">II", data[16:24])
+    assert (width, height) > (800, 400)
+    assert len(data) < PICTURE_BYTES
+    # Nothing is fetched from, or told to, anybody else.
+    assert hosts == {f"127.0.0.1:{carried.webserver_port}"}
+
+
+def test_asset_page_says_what_the_contract_and_the_lake_say(carried: Home, page: Page, fleet: Fleet) -> None:
+    contract = load_tables()["synchronise.matches"]
+    page.goto(f"{carried.webserver_url}/assets/synchronise/matches")
+    # The parts of the page come one after the other.
+    for part in (contract.description, "Row count", "lakefs_commit", "Delta Lake", contract.columns[-1].description):
+        page.get_by_text(part, exact=True).first.wait_for()
+    text = page.inner_text("body").replace("\n\n", "\n")
+    assert f"Owners\n{contract.owner.removeprefix('team:')}\n" in text
+    assert "Kinds\nDelta Lake\nLakeFS\nSpark\n" in text
+    for column in contract.columns:
+        assert f"\n{column.name}\n" in text
+        assert column.description in text
+    commit_id = page.get_by_text(f"{carried.lakefs_url}/repositories/fleet/commits/").inner_text().rpartition("/")[2]
+    (counted,) = fleet("query", "SELECT count(*) AS n FROM synchronise.matches", "--at", commit_id)
+    assert f"Row count\n{counted['n']:,}\n" in text
+
+    page.get_by_text("[Show Markdown]").click()
+    plot = page.get_by_alt_text("plot", exact=True)
+    plot.wait_for()
+    assert plot.evaluate("image => image.naturalWidth") > 100
+
+
+def test_a_stage_that_is_not_built_yet_says_what_will_come(carried: Home, page: Page) -> None:
+    page.goto(f"{carried.webserver_url}/assets/curate/planned")
+    page.get_by_text("Not built yet. Will hold:").first.wait_for()
+
+
+@pytest.mark.parametrize("name", ["landing", "per_drive_automation", "nightly"])
+def test_automation_is_switched_on(carried: Home, page: Page, name: str) -> None:
+    page.goto(f"{carried.webserver_url}/automation")
+    named = page.get_by_text(name, exact=True)
+    switch = page.locator("label[class*=formatSwitch] input")
+    row = page.locator("div", has=named).filter(has=switch).last
+    expect(row.locator(switch)).to_have_count(1, timeout=60_000)
+    expect(row.locator(switch)).to_be_checked(timeout=60_000)
