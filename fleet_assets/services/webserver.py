@@ -84,7 +84,10 @@ def main() -> None:
     if arguments.prepare:
         prepare()
         return
-    check_host(arguments.host, allow_remote=arguments.allow_remote)
+    try:
+        check_host(arguments.host, allow_remote=arguments.allow_remote)
+    except FleetError as error:
+        parser.error(str(error))
     serve(arguments.host, arguments.port, arguments.code, names=arguments.name)
 
 
