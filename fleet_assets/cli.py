@@ -204,7 +204,8 @@ def bench(
     if json:
         console.print_json(result)
     else:
-        console.print_rows(result["rows"], title=f"{name} on {result['machine']}", empty="No rows.", as_json=False)
+        machine = ", ".join(f"{what.replace('_', ' ')} {value}" for what, value in result["machine"].items())
+        console.print_rows(result["rows"], title=f"{name}; {machine}", empty="No rows.", as_json=False)
 
 
 @app.command()
