@@ -1,7 +1,11 @@
 """Which record belongs to which frame.
 
-In: int64 stamps [ns]; frames and records sorted (records by a stable sort, so that equal stamps keep their order). Out:
-indices into the records, -1 where nothing matches, and why. Exact over the whole of int64.
+In: int64 stamps [ns]; frames in any order (sorted is fastest), records sorted (by a stable sort, so that equal stamps keep
+their order). Out: indices into the records, -1 where nothing matches, and why. Exact over the whole of int64. Records that
+are not sorted are refused with ValueError.
+
+Sensors are regular, so each search starts where the last two answers point to, and widens from there: a few looks per frame
+whatever the rates, and never more than a logarithm of the records.
 """
 
 from __future__ import annotations
@@ -10,12 +14,45 @@ import numpy as np
 from numba import njit
 
 OK, TOLERANCE, GAP, EMPTY = 0, 1, 2, 3
+_LAST_NS = np.iinfo(np.int64).max
 
 
 @njit(cache=True)
 def _distance(low: np.int64, high: np.int64) -> np.uint64:
     """high - low for low <= high; does not overflow."""
     return np.uint64(high) - np.uint64(low)
+
+
+@njit(cache=True)
+def _check_sorted(t_ns: np.ndarray) -> None:
+    backward = 0
+    for row in range(1, t_ns.size):  # no early end: so it runs at the speed of memory
+        backward += t_ns[row] < t_ns[row - 1]
+    if backward > 0:
+        raise ValueError("records must be sorted by time")
+
+
+@njit(cache=True)
+def _first_at(t_ns: np.ndarray, frame_ns: np.int64, guess: int) -> int:
+    """The first row at or after the frame; as numpy.searchsorted, from a guess."""
+    low = high = min(max(guess, 0), t_ns.size)
+    step = 1
+    while low > 0 and t_ns[low - 1] >= frame_ns:
+        high = low - 1
+        low = max(low - step, 0)
+        step *= 2
+    if step == 1:
+        while high < t_ns.size and t_ns[high] < frame_ns:
+            low = high + 1
+            high = min(high + step, t_ns.size)
+            step *= 2
+    while low < high:
+        middle = (low + high) // 2
+        if t_ns[middle] < frame_ns:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @njit(cache=True)
@@ -26,25 +63,29 @@ def nearest(
 
     Gives index [frames] and reason [frames].
     """
+    _check_sorted(t_ns)
     index = np.full(t_frame_ns.size, -1, dtype=np.int64)
     reason = np.full(t_frame_ns.size, TOLERANCE, dtype=np.uint8)
     if t_ns.size == 0:
         reason[:] = EMPTY
         return index, reason
+    right, stride = 0, 0
     for row in range(t_frame_ns.size):
         frame = t_frame_ns[row]
-        right = np.searchsorted(t_ns, frame)  # the first record at or after the frame
+        last = right
+        right = _first_at(t_ns, frame, last + stride)
+        stride = right - last
         best, best_distance = -1, np.uint64(0)
         if right > 0:
-            # The first of the rows with the last stamp before the frame.
-            left = np.searchsorted(t_ns, t_ns[right - 1])
-            distance = _distance(t_ns[left], frame)
+            distance = _distance(t_ns[right - 1], frame)
             if distance <= before_ns:
-                best, best_distance = left, distance
+                best, best_distance = right - 1, distance
         if right < t_ns.size:
             distance = _distance(frame, t_ns[right])
             if distance <= after_ns and (best < 0 or distance < best_distance):
                 best = right
+        if best > 0 and t_ns[best - 1] == t_ns[best]:
+            best = _first_at(t_ns, t_ns[best], best)  # of equal stamps, the first row
         if best >= 0:
             index[row] = best
             reason[row] = OK
@@ -54,15 +95,21 @@ def nearest(
 @njit(cache=True)
 def hold(t_frame_ns: np.ndarray, t_ns: np.ndarray, before_ns: np.uint64) -> tuple[np.ndarray, np.ndarray]:
     """The last record at or before each frame, at most before_ns old; of equal stamps the last row."""
+    _check_sorted(t_ns)
     index = np.full(t_frame_ns.size, -1, dtype=np.int64)
     reason = np.full(t_frame_ns.size, TOLERANCE, dtype=np.uint8)
     if t_ns.size == 0:
         reason[:] = EMPTY
         return index, reason
+    right, stride = 0, 0
     for row in range(t_frame_ns.size):
-        left = np.searchsorted(t_ns, t_frame_ns[row], side="right") - 1
-        if left >= 0 and _distance(t_ns[left], t_frame_ns[row]) <= before_ns:
-            index[row] = left
+        frame = t_frame_ns[row]
+        last = right
+        # The first row after the frame.
+        right = t_ns.size if frame == _LAST_NS else _first_at(t_ns, frame + 1, last + stride)
+        stride = right - last
+        if right > 0 and _distance(t_ns[right - 1], frame) <= before_ns:
+            index[row] = right - 1
             reason[row] = OK
     return index, reason
 
@@ -76,15 +123,20 @@ def bracket(
 
     Gives the record before [frames], the one after [frames], and reason [frames].
     """
+    _check_sorted(t_ns)
     before = np.full(t_frame_ns.size, -1, dtype=np.int64)
     after = np.full(t_frame_ns.size, -1, dtype=np.int64)
     reason = np.full(t_frame_ns.size, TOLERANCE, dtype=np.uint8)
     if t_ns.size == 0:
         reason[:] = EMPTY
         return before, after, reason
+    right, stride = 0, 0
     for row in range(t_frame_ns.size):
-        right = np.searchsorted(t_ns, t_frame_ns[row])
-        if right < t_ns.size and t_ns[right] == t_frame_ns[row]:
+        frame = t_frame_ns[row]
+        last = right
+        right = _first_at(t_ns, frame, last + stride)
+        stride = right - last
+        if right < t_ns.size and t_ns[right] == frame:
             before[row] = right
             after[row] = right
             reason[row] = OK
