@@ -54,14 +54,22 @@ def main() -> None:
 def up(json: Json = False) -> None:
     """Start lakeFS, Spark Connect, the Dagster webserver and daemon, and keep them running.
 
-    Example: `FLEET_HOME=~/fleet fleet up`
+    In a new lake, the tables are made too. Example: `FLEET_HOME=~/fleet fleet up`
     """
+    from fleet_assets.contracts.loader import load_tables
     from fleet_assets.lake.lake import Lake
+    from fleet_assets.lake.schema import apply, differences
     from fleet_assets.services import supervisor
 
     home = Home.open()
     supervisor.up(home, progress=console.say)
-    Lake.open(home).ensure()
+    lake = Lake.open(home)
+    lake.ensure()
+    waiting = differences(lake.at(), load_tables().values())
+    if len(waiting) == len(load_tables()) and all(difference.missing for difference in waiting):
+        console.say(f"New lake: {len(apply(lake))} tables made from their contracts.")
+    elif waiting:
+        console.say(f"{len(waiting)} tables are not as their contracts say: run `fleet contracts apply`.")
     _print_status(home, json)
 
 

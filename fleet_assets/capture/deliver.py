@@ -172,13 +172,14 @@ def _describe(
         context = {
             key: {"value": printable(value, MAX_VALUE), "source": "recording"} for key, value in info.context.items()
         }
+    what = names[0] if len(names) == 1 else root.name
     if vehicle is None:
-        raise FleetError(f"{root.name} does not say which vehicle made it", remedy="Give --vehicle.")
+        raise FleetError(f"{what} does not say which vehicle made it", remedy="Give --vehicle.")
     if start is not None:
         return DriveKey.of(vehicle, _time(start)), context
     if t_start_ns is None:
         raise FleetError(
-            f"{root.name} does not say when it starts", remedy="Give --start, such as 2026-01-02T03:04:05Z."
+            f"{what} does not say when it starts", remedy="Give --start, such as 2026-01-02T03:04:05Z."
         )
     return DriveKey.of(vehicle, utc_of_ns(t_start_ns)), context
 

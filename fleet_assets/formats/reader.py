@@ -213,8 +213,9 @@ def open_recording(files: RecordingFiles) -> Reader:
         if reader.sniff(files):
             return reader(files)
     heads = ", ".join(f"{name} ({head(files.root / name)!r})" for name in files.names[:3])
+    what = files.names[0] if len(files.names) == 1 else files.root.name
     raise UnknownFormat(
-        f"No reader knows what is in {files.root.name}",
+        f"No reader knows what is in {what}",
         where=f"{len(files.names)} files: {heads}",
         remedy=f"Formats: {', '.join(readers())}. Others are added by entry point, see docs/extending.md.",
     )

@@ -202,7 +202,7 @@ class _Decoder:
         for name, contract in ((table, load_tables()[table]), (tally.stream, tally.contract)):
             self.drive_rules.setdefault(name, DriveEvaluation(contract)).observe(rows)
             for failure in evaluate_rows(contract, rows):
-                refuse(failure.rule.name, failure.mask)
+                refuse(f"broke the rule: {failure.rule.name}", failure.mask)
         accepted = rows.filter(pa.array(~refused))
         tally.spooled_rows += accepted.num_rows
         constants = {**self._constants(), "stream": tally.stream, "object": recording.object}
