@@ -178,9 +178,7 @@ def _describe(
     if start is not None:
         return DriveKey.of(vehicle, _time(start)), context
     if t_start_ns is None:
-        raise FleetError(
-            f"{what} does not say when it starts", remedy="Give --start, such as 2026-01-02T03:04:05Z."
-        )
+        raise FleetError(f"{what} does not say when it starts", remedy="Give --start, such as 2026-01-02T03:04:05Z.")
     return DriveKey.of(vehicle, utc_of_ns(t_start_ns)), context
 
 

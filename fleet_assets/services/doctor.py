@@ -12,6 +12,9 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from fleet_assets.errors import FleetError
 from fleet_assets.services import cache, jars, java, lakefs, supervisor
@@ -127,11 +130,23 @@ def _lock(home: Home) -> Finding:
 
 
 def _ports(home: Home, running: set[str]) -> Iterator[Finding]:
+    left = {c.laddr.port for process in supervisor.leftovers(home) for c in _connections(process) if c.laddr}
     for name, port in supervisor.ports(home).items():
-        ours = name in running
-        free = ours or port_is_free(port)
-        detail = (
-            f"{port}, ours" if ours else f"{port}, free" if free else f"{port} is taken by {supervisor.holder(port)}"
-        )
-        remedy = f'End that program, or remove "{name}" from {home.root / "home.json"} so that another port is chosen.'
-        yield Finding(f"port of {name}", free, detail, None if free else remedy)
+        if name in running:
+            yield Finding(f"port of {name}", True, f"{port}, ours")
+        elif port_is_free(port):
+            yield Finding(f"port of {name}", True, f"{port}, free")
+        elif port in left:
+            detail = f"{port} is held by what the supervisor left"
+            yield Finding(f"port of {name}", False, detail, "Run `fleet up` or `fleet down`, which end it.")
+        else:
+            place = home.root / "home.json"
+            remedy = f'End that program, or remove "{name}" from {place} so that another port is chosen.'
+            yield Finding(f"port of {name}", False, f"{port} is taken by {supervisor.holder(port)}", remedy)
+
+
+def _connections(process: psutil.Process) -> list[Any]:
+    try:
+        return list(process.net_connections("tcp"))
+    except psutil.Error:
+        return []  # it has ended meanwhile
