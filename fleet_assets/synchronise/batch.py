@@ -24,7 +24,7 @@ from fleet_assets.services.home import Home
 from fleet_assets.synchronise.drive import INPUTS, OUTPUTS, synchronise_drive
 from fleet_assets.synchronise.policy import load_policy
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 _ACCEPTED = "ingest.drives"
 _ROW_BYTES = 64  # what an input row weighs when drives are packed into tasks
 

@@ -1,7 +1,8 @@
 """How each stream's clock maps to the drive's reference clock.
 
-In: the stamps of a drive's streams, the receiver's UTC, and motion that several sensors see. Out: one ClockModel per stream.
-What cannot be told is *insufficient*, with the evidence; nothing is guessed.
+In: the stamps of a drive's streams, the receiver's UTC, and motion that several sensors see. Out: ClockModels, one per stream
+and segment: where a device clock jumps, a new one starts. What cannot be told is *insufficient*, and a clock that no line
+describes is *rejected*, with the evidence; nothing is guessed.
 
 A drive's base clock is the logger's, where records have arrival stamps, else that of its key stream. UTC comes from GNSS time
 on the base clock. A device clock is brought to the base by arrival (lower hull of device and host stamps), by its domain, or
@@ -10,8 +11,9 @@ by correlating motion.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -23,13 +25,22 @@ MIN_FIXES = 10
 MAX_SPREAD_NS = 500_000_000
 # Pairs of stamps that a model by arrival needs.
 MIN_PAIRS = 20
-# Correlation: rate of the common grid, least overlap, least excitation (standard deviation), least agreement, and by how much
-# the peak must beat its best rival. On a straight road nothing varies, and no lag is better than another.
+# A device clock that leaves its pace and its distance to arrival by more than this has jumped.
+JUMP_NS = 20_000_000
+STALL_NS = 3_000_000_000  # no record is later than this
+# Beyond these a line does not describe a clock: crystals stay within 100 ppm, and arrival within a second.
+MAX_SKEW_PPM = 1000.0
+MAX_RESIDUAL_NS = 1_000_000_000
+# Correlation: rate of the common grid, least overlap (also as a share of the shorter signal), least excitation (standard
+# deviation), least agreement, and by how much the peak must beat its best rival. On a straight road nothing varies, and no lag
+# is better than another; over a few seconds, some lag between any two drives fits well.
 GRID_HZ = 100.0
-MIN_OVERLAP_S = 5.0
+MIN_OVERLAP_S = 20.0
+MIN_OVERLAP_SHARE = 0.5
 MIN_YAW_RATE_RADPS = 0.02
-MIN_CORRELATION = 0.8
+MIN_CORRELATION = 0.9
 MIN_LEAD = 0.1
+MAX_SPAN_S = 86_400.0  # a stray stamp would make a grid of years
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,11 @@ class Stamps:
 
 @dataclass(frozen=True)
 class ClockModel:
-    """t_ns = t + offset_ns + skew_ppm * 1e-6 * (t - t_anchor_ns). offset_ns None: it could not be told."""
+    """t_ns = t + offset_ns + skew_ppm * 1e-6 * (t - t_anchor_ns). offset_ns None: it could not be told.
+
+    first_row, rows: which records of the stream, in order of the recording, the segment holds for. Stamps do not tell: after a
+    jump back they come again.
+    """
 
     stream: str
     clock: str
@@ -68,6 +83,9 @@ class ClockModel:
     confidence: float = 0.0
     status: str = "insufficient"
     evidence: str = ""
+    segment: int = 0
+    first_row: int = 0
+    rows: int = 0
 
     @property
     def ok(self) -> bool:
@@ -79,6 +97,16 @@ class ClockModel:
             raise ValueError(f"the clock of {self.stream} is not known")
         drift = np.round(self.skew_ppm * 1e-6 * (t_ns - self.t_anchor_ns)).astype(np.int64)
         return t_ns + self.offset_ns + drift
+
+
+def on_reference(models: Sequence[ClockModel], t_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A stream's stamps, int64 [n] in order of the recording, on the reference clock, and for which of them it is known."""
+    told, known = t_ns.copy(), np.zeros(t_ns.size, dtype=bool)
+    for model in models:
+        if model.ok:
+            part = slice(model.first_row, model.first_row + model.rows)
+            told[part], known[part] = model.apply(t_ns[part]), True
+    return told, known
 
 
 @dataclass(frozen=True)
@@ -103,52 +131,88 @@ NO_TIME = np.iinfo(np.int64).min
 
 
 def estimate(evidence: Evidence, key_stream: str | None) -> list[ClockModel]:
-    """One model per stream that has stamps, sorted by stream."""
+    """Models of every stream that has stamps, sorted by stream and segment."""
     streams = {name: stamps for name, stamps in sorted(evidence.streams.items()) if stamps.t_ns.size}
     on_host = any(stamps.t_host_ns is not None for stamps in streams.values())
     base_domain = streams[key_stream].contract.clock_domain if key_stream in streams else None
-    to_base = {name: _to_base(name, streams, on_host, base_domain) for name in streams}
-    for name, model in to_base.items():
-        if not model.ok:
-            to_base[name] = _by_correlation(model, evidence, to_base, key_stream)
+    to_base = {name: _to_base(name, streams[name], on_host, base_domain) for name in streams}
+    for name, models in to_base.items():
+        if [model.status for model in models] == ["insufficient"]:
+            to_base[name] = [_by_correlation(models[0], evidence, to_base, key_stream)]
     utc = _utc(evidence, streams, to_base)
-    return [_chained(model, utc, on_host, key_stream) for model in to_base.values()]
+    return [_chained(model, utc, on_host, key_stream) for models in to_base.values() for model in models]
 
 
-def _model(name: str, stamps: Stamps) -> ClockModel:
-    first, last = int(stamps.t_ns.min()), int(stamps.t_ns.max())
-    return ClockModel(name, stamps.clock, first, last, first, None)
-
-
-def _to_base(name: str, streams: Mapping[str, Stamps], on_host: bool, base_domain: str | None) -> ClockModel:
-    stamps = streams[name]
-    model = _model(name, stamps)
+def _to_base(name: str, stamps: Stamps, on_host: bool, base_domain: str | None) -> list[ClockModel]:
+    t_ns = stamps.t_ns
+    whole = ClockModel(name, stamps.clock, int(t_ns.min()), int(t_ns.max()), int(t_ns.min()), None, rows=t_ns.size)
     if stamps.clock == "host":
-        return replace(model, offset_ns=0, method="shared", confidence=1.0, status="ok", evidence="logger clock")
-    if stamps.t_host_ns is not None:
-        return _by_arrival(model, stamps)
+        return [replace(whole, offset_ns=0, method="shared", confidence=1.0, status="ok", evidence="logger clock")]
+    if stamps.t_device_ns is not None and stamps.t_host_ns is not None:
+        return _by_arrival(whole, stamps.t_device_ns, stamps.t_host_ns)
     if not on_host and base_domain is not None and stamps.contract.clock_domain == base_domain:
         why = f"same clock domain as the key stream: {base_domain}"
-        return replace(model, offset_ns=0, method="shared", confidence=1.0, status="ok", evidence=why)
-    return model
+        return [replace(whole, offset_ns=0, method="shared", confidence=1.0, status="ok", evidence=why)]
+    return [whole]
 
 
-def _by_arrival(model: ClockModel, stamps: Stamps) -> ClockModel:
+def _by_arrival(whole: ClockModel, device: np.ndarray, host: np.ndarray) -> list[ClockModel]:
+    """One model per segment. A clock that jumps more often than a segment needs pairs has no segments to speak of."""
+    jumps = _jumps(device, host)
+    if jumps.size > device.size // MIN_PAIRS:
+        return [replace(whole, status="rejected", evidence=f"{jumps.size} jumps in {device.size} records")]
+    borders = [0, *jumps.tolist(), device.size]
+    models = []
+    for segment, (first, end) in enumerate(pairwise(borders)):
+        part = device[first:end]
+        low, high = int(part.min()), int(part.max())
+        model = replace(
+            whole, t_from_ns=low, t_to_ns=high, t_anchor_ns=low, segment=segment, first_row=first, rows=end - first
+        )
+        models.append(_hull(model, part, host[first:end]))
+    return models
+
+
+def _jumps(device: np.ndarray, host: np.ndarray) -> np.ndarray:
+    """The first row after each jump.
+
+    The device clock leaves its pace, arrival does not follow, and it stays so. Records that are lost change the steps of both
+    clocks alike; records that are late, or overtaken, leave the least distance between the clocks as it is before and after.
+    Stamps that run back further than any record is late have jumped in any case.
+    """
+    if device.size < 3:
+        return np.zeros(0, dtype=np.int64)
+    device_step, host_step, distance = np.diff(device), np.diff(host), host - device
+    back = np.flatnonzero(device_step < -STALL_NS) + 1
+    off_pace = np.abs(device_step - int(np.median(device_step))) > JUMP_NS // 2
+    window = max(MIN_PAIRS, int(STALL_NS / max(float(np.median(host_step)), 1.0)))
+    lasting = []
+    for row in np.flatnonzero(off_pace & (np.abs(device_step - host_step) > JUMP_NS)) + 1:
+        near = np.searchsorted(back, row, side="right")
+        first = max(row - window, back[near - 1] if near else 0)
+        end = min(row + window, back[near] if near < back.size else device.size)
+        if first < row and abs(int(distance[first:row].min()) - int(distance[row:end].min())) > JUMP_NS // 2:
+            lasting.append(row)
+    return np.union1d(back, np.array(lasting, dtype=np.int64))
+
+
+def _hull(model: ClockModel, device: np.ndarray, host: np.ndarray) -> ClockModel:
     """Device to host by the lower hull of their difference: delay only ever adds to it."""
-    device, host = stamps.t_device_ns, stamps.t_host_ns
-    if device is None or host is None or device.size < MIN_PAIRS:
-        return replace(model, evidence=f"{stamps.t_ns.size} pairs of stamps; a model by arrival needs {MIN_PAIRS}")
+    if device.size < MIN_PAIRS:
+        return replace(model, evidence=f"{device.size} pairs of stamps; a model by arrival needs {MIN_PAIRS}")
     order = np.argsort(device, kind="stable")
-    anchor = int(device[order[0]])
     base = int(np.min(host - device))
-    x = (device[order] - anchor).astype(np.float64)
+    x = (device[order] - model.t_anchor_ns).astype(np.float64)
     y = (host[order] - device[order] - base).astype(np.float64)
     slope, at_zero = lower_hull_line(x, y)
     residual = y - (at_zero + slope * x)
     p95 = int(np.percentile(residual, 95))
+    found = f"lower hull of {device.size} device and arrival stamps"
+    if abs(slope) * 1e6 > MAX_SKEW_PPM or p95 > MAX_RESIDUAL_NS:
+        why = f"{found}: {slope * 1e6:.0f} ppm, 95 % of arrivals within {p95 / 1e9:.2f} s"
+        return replace(model, status="rejected", residual_p95_ns=p95, evidence=why)
     return replace(
         model,
-        t_anchor_ns=anchor,
         offset_ns=base + round(at_zero),
         skew_ppm=slope * 1e6,
         method="arrival",
@@ -156,19 +220,19 @@ def _by_arrival(model: ClockModel, stamps: Stamps) -> ClockModel:
         spread_ns=int(np.subtract(*np.percentile(residual, [75, 25]))),
         confidence=1.0,
         status="ok",
-        evidence=f"lower hull of {device.size} device and arrival stamps",
+        evidence=found,
     )
 
 
 def _by_correlation(
-    model: ClockModel, evidence: Evidence, to_base: Mapping[str, ClockModel], key_stream: str | None
+    model: ClockModel, evidence: Evidence, to_base: Mapping[str, Sequence[ClockModel]], key_stream: str | None
 ) -> ClockModel:
     """Constant offset from yaw rate that this stream and one with a known clock both see."""
     mine = evidence.motion.get(model.stream)
-    known = [motion for name, motion in evidence.motion.items() if name != model.stream and to_base[name].ok]
+    known = [motion for name, motion in evidence.motion.items() if name != model.stream and _whole(to_base[name])]
     late = ""
     if key_stream is not None and key_stream in to_base:
-        lag_s = (model.t_from_ns - to_base[key_stream].t_from_ns) / 1e9
+        lag_s = (model.t_from_ns - to_base[key_stream][0].t_from_ns) / 1e9
         late = f"first stamp {abs(lag_s):.2f} s {'after' if lag_s >= 0 else 'before'} {key_stream}'s; "
     if mine is None or not known:
         what = (
@@ -176,12 +240,17 @@ def _by_correlation(
         )
         return replace(model, evidence=(model.evidence + "; " if model.evidence else "") + late + what)
     reference = known[0]
-    start, theirs = _resampled(to_base[reference.stream].apply(reference.t_ns), reference.yaw_rate_radps)
+    if max(_span_s(reference), _span_s(mine)) > MAX_SPAN_S:
+        return replace(model, evidence=f"{late}stamps that span more than a day: no motion to correlate")
+    start, theirs = _resampled(to_base[reference.stream][0].apply(reference.t_ns), reference.yaw_rate_radps)
     begin, ours = _resampled(mine.t_ns, mine.yaw_rate_radps)
     if min(np.std(theirs), np.std(ours)) < MIN_YAW_RATE_RADPS:
         why = f"{late}yaw rate varies by less than {MIN_YAW_RATE_RADPS} rad/s: no lag is better than another"
         return replace(model, evidence=why)
-    lag, peak, rival = correlate(theirs, ours, int(MIN_OVERLAP_S * GRID_HZ))
+    overlap = max(MIN_OVERLAP_S * GRID_HZ, MIN_OVERLAP_SHARE * min(theirs.size, ours.size))
+    if overlap > min(theirs.size, ours.size):
+        return replace(model, evidence=f"{late}a motion signal shorter than {MIN_OVERLAP_S:.0f} s tells no lag")
+    lag, peak, rival = correlate(theirs, ours, int(overlap))
     found = f"yaw rate against {reference.stream}: correlation {peak:.2f}, next best {rival:.2f}"
     if peak < MIN_CORRELATION or peak - rival < MIN_LEAD:
         return replace(model, evidence=late + found)
@@ -194,6 +263,15 @@ def _by_correlation(
         status="ok",
         evidence=found,
     )
+
+
+def _span_s(motion: Motion) -> float:
+    return (int(motion.t_ns.max()) - int(motion.t_ns.min())) / 1e9
+
+
+def _whole(models: Sequence[ClockModel]) -> bool:
+    """One model for all of the stream."""
+    return len(models) == 1 and models[0].ok
 
 
 def _resampled(t_ns: np.ndarray, values: np.ndarray) -> tuple[int, np.ndarray]:
@@ -215,14 +293,15 @@ class _Utc:
     evidence: str
 
 
-def _utc(evidence: Evidence, streams: Mapping[str, Stamps], to_base: Mapping[str, ClockModel]) -> _Utc | None:
+def _utc(evidence: Evidence, streams: Mapping[str, Stamps], to_base: Mapping[str, Sequence[ClockModel]]) -> _Utc | None:
     """Base clock to UTC from the receiver's time: median, after what is off by more than five robust deviations."""
     best: _Utc | None = None
     for name, told_ns in sorted(evidence.gnss_time.items()):
-        if name not in streams or not to_base[name].ok:
+        if name not in streams:
             continue
-        known = told_ns != NO_TIME
-        difference = told_ns[known] - to_base[name].apply(streams[name].t_ns[known])
+        t_ns, known = on_reference(to_base[name], streams[name].t_ns)
+        known &= told_ns != NO_TIME
+        difference = told_ns[known] - t_ns[known]
         if difference.size < MIN_FIXES:
             continue
         middle = int(np.median(difference))

@@ -6,7 +6,7 @@ and in a Spark task.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from typing import Any
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fleet_assets.contracts.loader import StreamContract, load_tables
-from fleet_assets.synchronise.clock import NO_TIME, ClockModel, Evidence, Motion, Stamps, estimate
+from fleet_assets.synchronise.clock import NO_TIME, ClockModel, Evidence, Motion, Stamps, estimate, on_reference
 from fleet_assets.synchronise.frames import Channel, ego_motion, key_times, match, required
 from fleet_assets.synchronise.policy import Policy
 
@@ -31,9 +31,11 @@ def synchronise_drive(
     rows = _by_stream(tables)
     evidence = _evidence(rows, streams)
     key_stream = next((name for name in policy.key_streams if name in evidence.streams), None)
-    models = {model.stream: model for model in estimate(evidence, key_stream)}
+    models = estimate(evidence, key_stream)
     channels = {
-        name: _channel(name, table, streams[name], evidence.streams[name], models.get(name))
+        name: _channel(
+            table, streams[name], evidence.streams[name], [model for model in models if model.stream == name]
+        )
         for name, table in rows.items()
     }
     key, t_frame_ns = key_times(channels, policy)
@@ -82,13 +84,14 @@ def _evidence(rows: Mapping[str, pa.Table], streams: Mapping[str, StreamContract
     return Evidence(stamps, gnss_time, motion)
 
 
-def _channel(name: str, table: pa.Table, contract: StreamContract, stamps: Stamps, model: ClockModel | None) -> Channel:
+def _channel(table: pa.Table, contract: StreamContract, stamps: Stamps, models: Sequence[ClockModel]) -> Channel:
     sequence = table["sequence"].to_numpy()
     values = _values(table, contract)
-    if model is None or not model.ok:
+    t_ns, known = on_reference(models, stamps.t_ns)
+    if not known.any():
         return Channel(contract, sequence, None, values)
-    t_ns = model.apply(stamps.t_ns)
     order = np.argsort(t_ns, kind="stable")
+    order = order[known[order]]
     return Channel(
         contract,
         sequence[order],
@@ -145,11 +148,9 @@ def _table(name: str, columns: Mapping[str, Any], constants: Mapping[str, Any], 
     return pa.table(arrays, schema=schema)
 
 
-def _clock_rows(models: Mapping[str, ClockModel], constants: Mapping[str, Any]) -> pa.Table:
+def _clock_rows(models: Sequence[ClockModel], constants: Mapping[str, Any]) -> pa.Table:
     schema = load_tables()["synchronise.clock_models"].arrow_schema
-    # One segment per stream: a jump will start a new one.
-    rows = [{**constants, **asdict(model), "segment": 0} for _, model in sorted(models.items())]
-    return pa.Table.from_pylist(rows, schema=schema)
+    return pa.Table.from_pylist([{**constants, **asdict(model)} for model in models], schema=schema)
 
 
 def _match_rows(matches: Mapping[str, Mapping[str, Any]], constants: Mapping[str, Any], count: int) -> pa.Table:

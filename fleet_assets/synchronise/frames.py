@@ -16,6 +16,7 @@ from fleet_assets.contracts.loader import StreamContract
 from fleet_assets.kernels import align
 from fleet_assets.synchronise.policy import EGO, Policy
 
+LONGEST_SILENCE_NS = 600_000_000_000
 _REASONS = np.array(["", "tolerance", "gap", "empty"], dtype=object)
 
 
@@ -33,11 +34,11 @@ class Channel:
 
 
 def key_times(channels: Mapping[str, Channel], policy: Policy) -> tuple[str | None, np.ndarray]:
-    """The stream that sets the frames, and their times; without one, a grid over the motion streams' overlap."""
+    """The stream that sets the frames, and their times: the first whose clock is known. Without one, a grid over the motion
+    streams' overlap."""
     for name in policy.key_streams:
-        if name in channels:
-            t_ns = channels[name].t_ns
-            return name, np.zeros(0, dtype=np.int64) if t_ns is None else t_ns
+        if name in channels and (t_ns := channels[name].t_ns) is not None:
+            return name, t_ns
     motion = [
         channel.t_ns
         for channel in channels.values()
@@ -46,10 +47,19 @@ def key_times(channels: Mapping[str, Channel], policy: Policy) -> tuple[str | No
     ]
     if not motion:
         return None, np.zeros(0, dtype=np.int64)
-    period = policy.grid_period_ns
-    first = -(-max(int(t_ns[0]) for t_ns in motion) // period) * period
-    last = min(int(t_ns[-1]) for t_ns in motion)
-    return None, np.arange(first, last + 1, period, dtype=np.int64)
+    first, last = max(int(t_ns[0]) for t_ns in motion), min(int(t_ns[-1]) for t_ns in motion)
+    t_ns = np.unique(np.concatenate(motion))
+    t_ns = t_ns[(t_ns >= first) & (t_ns <= last)]
+    # Nothing is recorded in a long silence; without this, one stray stamp would make years of frames.
+    pieces = np.split(t_ns, np.flatnonzero(np.diff(t_ns) > LONGEST_SILENCE_NS) + 1)
+    return None, np.concatenate([_grid(piece, policy.grid_period_ns) for piece in pieces])
+
+
+def _grid(t_ns: np.ndarray, period_ns: int) -> np.ndarray:
+    """Multiples of the period from the first stamp to the last."""
+    if not t_ns.size:
+        return t_ns
+    return np.arange(-(-int(t_ns[0]) // period_ns) * period_ns, int(t_ns[-1]) + 1, period_ns, dtype=np.int64)
 
 
 def ego_motion(t_frame_ns: np.ndarray, channels: Mapping[str, Channel], policy: Policy) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """The alignment policy: a versioned contract file.
 
-In: `contracts/policies/alignment.yaml`. Out: Policy. A mistake is an error with file, place and remedy.
+In: `contracts/policies/alignment.yaml`. Out: Policy. A mistake is a ContractError with file, line, place and remedy.
 """
 
 from __future__ import annotations
@@ -8,25 +8,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 import fleet_assets.contracts
-from fleet_assets.errors import FleetError
+from fleet_assets.contracts.document import Node, read_document
+from fleet_assets.contracts.loader import load_streams, load_tables
 
 PATH = Path(fleet_assets.contracts.__file__).parent / "policies" / "alignment.yaml"
-METHODS = ("nearest", "linear", "hold")
+_TOLERANCES = {"nearest": ("before_ms", "after_ms"), "linear": (), "hold": ("before_ms",)}
+METHODS = tuple(_TOLERANCES)
 KINDS = ("camera", "lidar", "radar", "imu", "gnss", "bus")
 EGO = ("speed_mps", "yaw_rate_radps", "accel_x_mps2", "latitude_deg", "longitude_deg")
-
-
-class PolicyError(FleetError):
-    """A mistake in the policy file."""
+_ENTRIES = (
+    "version", "description", "key_streams", "grid_hz", "channels", "required_kinds", "required_kinds_without_payload",
+    "ego", "gap_limit_without_rate_ms",
+)  # fmt: skip
+_LONGEST_NS = 3_600_000_000_000
 
 
 @dataclass(frozen=True)
@@ -62,60 +62,62 @@ class Policy:
 
 @lru_cache(maxsize=4)
 def load_policy(path: Path = PATH) -> Policy:
-    """Reads and checks the policy. Raises PolicyError."""
-    try:
-        document = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, OSError) as error:
-        raise PolicyError(f"Policy {path.name} cannot be read", where=str(error).splitlines()[0]) from error
-
-    def check(holds: bool, place: str, remedy: str) -> None:
-        if not holds:
-            raise PolicyError(f"Policy {path.name} is wrong", where=place, remedy=remedy)
-
-    check(isinstance(document, dict), "file", "It must be a mapping.")
-    wanted = {
-        "version", "description", "key_streams", "grid_hz", "channels", "required_kinds",
-        "required_kinds_without_payload", "ego", "gap_limit_without_rate_ms",
-    }  # fmt: skip
-    missing, unknown = sorted(wanted - set(document)), sorted(set(document) - wanted)
-    check(not missing, ", ".join(missing), "Add it.")
-    check(not unknown, ", ".join(map(str, unknown)), "It is not known; remove it.")
-    check(bool(re.fullmatch(r"\d+\.\d+\.\d+", str(document["version"]))), "version", "Use MAJOR.MINOR.PATCH.")
-    check(_positive(document["grid_hz"]), "grid_hz", "Give a rate above 0.")
-    limit_ms = document["gap_limit_without_rate_ms"]
-    check(_positive(limit_ms), "gap_limit_without_rate_ms", "Give milliseconds above 0.")
-    check(set(document["channels"]) == set(KINDS), "channels", f"Give each of {', '.join(KINDS)}, and no other.")
-    channels = {}
-    for kind, entry in document["channels"].items():
-        method = entry.get("method")
-        check(method in METHODS, f"channels/{kind}/method", f"Use one of {', '.join(METHODS)}.")
-        needed = {"nearest": ("before_ms", "after_ms"), "hold": ("before_ms",), "linear": ()}[method]
-        for name in needed:
-            check(_positive(entry.get(name)), f"channels/{kind}/{name}", "Give milliseconds above 0.")
-        before, after = (round(entry.get(name, 0) * 1e6) for name in ("before_ms", "after_ms"))
-        channels[kind] = ChannelPolicy(method, before, after)
-    check(set(document["ego"]) == set(EGO), "ego", f"Give each of {', '.join(EGO)}, and no other.")
-    ego = {}
-    for name, sources in document["ego"].items():
-        for number, source in enumerate(sources):
-            place = f"ego/{name}/{number}"
-            check(isinstance(source, dict) and "stream" in source, place, "Name its stream.")
-            check(("column" in source) != ("signal" in source), place, "Name a column or a signal.")
-        ego[name] = tuple(Source(**source) for source in sources)
-    for name in ("required_kinds", "required_kinds_without_payload"):
-        check(set(document[name]) <= set(KINDS), name, f"Use {', '.join(KINDS)}.")
+    """Reads and checks the policy. Raises ContractError."""
+    document = read_document(path)
+    _only(document, _ENTRIES)
+    version = document["version"]
+    if not re.fullmatch(r"\d+\.\d+\.\d+", version.text):
+        raise version.error(f"{version.value!r} is no version", "Use MAJOR.MINOR.PATCH.")
+    for node, names in ((document["channels"], KINDS), (document["ego"], EGO)):
+        _only(node, names)
     return Policy(
-        version=str(document["version"]),
-        key_streams=tuple(document["key_streams"]),
-        grid_period_ns=round(1e9 / document["grid_hz"]),
-        channels=channels,
-        required_kinds=tuple(document["required_kinds"]),
-        required_kinds_without_payload=tuple(document["required_kinds_without_payload"]),
-        ego=ego,
-        gap_limit_without_rate_ns=round(limit_ms * 1e6),
-        fingerprint=hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest(),
+        version=version.text,
+        key_streams=tuple(node.one_of(tuple(load_streams())) for node in _list(document["key_streams"])),
+        grid_period_ns=_ns(document["grid_hz"], lambda rate_hz: 1e9 / rate_hz),
+        channels={kind: _channel(document["channels"][kind]) for kind in KINDS},
+        required_kinds=tuple(node.one_of(KINDS) for node in _list(document["required_kinds"])),
+        required_kinds_without_payload=tuple(
+            node.one_of(KINDS) for node in _list(document["required_kinds_without_payload"])
+        ),
+        ego={name: tuple(_source(node) for node in _list(document["ego"][name])) for name in EGO},
+        gap_limit_without_rate_ns=_ns(document["gap_limit_without_rate_ms"]),
+        fingerprint=hashlib.sha256(json.dumps(document.value, sort_keys=True).encode()).hexdigest(),
     )
 
 
-def _positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+def _channel(node: Node) -> ChannelPolicy:
+    method = node["method"].one_of(METHODS)
+    _only(node, ("method", *_TOLERANCES[method]))
+    tolerances = {name: _ns(node[name]) for name in _TOLERANCES[method]}
+    return ChannelPolicy(method, tolerances.get("before_ms", 0), tolerances.get("after_ms", 0))
+
+
+def _source(node: Node) -> Source:
+    contract = load_streams()[node["stream"].one_of(tuple(load_streams()))]
+    what = "signal" if contract.kind == "bus" else "column"
+    _only(node, ("stream", what))
+    if what == "signal":
+        return Source(contract.name, signal=node["signal"].text)
+    columns = tuple(column.name for column in load_tables()[contract.table].columns if column.type == "double")
+    return Source(contract.name, column=node["column"].one_of(columns))
+
+
+def _only(node: Node, names: Sequence[str]) -> None:
+    """A mapping with exactly these entries."""
+    for name in node.of(dict):
+        if name not in names:
+            raise node.error(f"{name!r} is not known here", f"Remove it, or use one of {', '.join(names)}.")
+    for name in names:
+        node[name]
+
+
+def _list(node: Node) -> list[Node]:
+    return list(node)
+
+
+def _ns(node: Node, to_ns: Callable[[float], float] = lambda ms: ms * 1e6) -> int:
+    """Milliseconds, or what to_ns takes, as nanoseconds."""
+    found = to_ns(node.positive)
+    if not 1 <= found <= _LONGEST_NS:
+        raise node.error(f"{node.value!r} is out of range", "Give a time between 1 ns and an hour.")
+    return round(found)
