@@ -1,0 +1,43 @@
+"""The account of a stream: batches of any size give what one batch gives."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleet_assets.contracts.loader import load_streams
+from fleet_assets.ingest.tally import StreamTally
+from fleet_assets.kernels.sequence import sequence_facts
+
+FACTS = ("t_first_ns", "t_last_ns", "rate_hz", "gaps", "longest_gap_ns", "backward_steps", "repeated_steps")
+
+
+@given(st.lists(st.lists(st.integers(0, 10**9), max_size=20), max_size=6))
+@settings(deadline=None)
+def test_steps_across_batches_and_files_count(batches: list[list[int]]) -> None:
+    contract = load_streams()["imu"]
+    parted, whole = StreamTally("imu", contract), StreamTally("imu", contract)
+    for batch in batches:
+        parted.observe(np.array(batch, dtype=np.int64), "device")
+    stamps = np.array([t for batch in batches for t in batch], dtype=np.int64)
+    whole.observe(stamps, "device")
+    assert [getattr(parted, name) for name in FACTS] == [getattr(whole, name) for name in FACTS]
+    facts = sequence_facts(stamps, contract.nominal_period_ns, contract.gap_limit_periods)
+    assert [whole.gaps, whole.longest_gap_ns, whole.backward_steps, whole.repeated_steps, whole.rate_hz] == list(facts)
+    assert (whole.t_first_ns, whole.t_last_ns) == (min(stamps, default=None), max(stamps, default=None))
+
+
+def test_reasons_keep_their_first_place() -> None:
+    tally = StreamTally("imu", None)
+    tally.delivered_rows = 10
+    tally.refuse("out of range", 2, "a: record 3")
+    tally.refuse("out of range", 1, "b: record 9")
+    tally.refuse("the chunk is broken", 0, "a: byte 100", unread=True)  # nobody knows how many
+    tally.refuse("too short", 4, "a: byte 200", unread=True)
+    assert (tally.read_rows, tally.refused_rows, tally.unread_rows) == (14, 7, 4)
+    assert {reason: (why.count, why.first_position) for reason, why in tally.reasons.items()} == {
+        "out of range": (3, "a: record 3"),
+        "the chunk is broken": (0, "a: byte 100"),
+        "too short": (4, "a: byte 200"),
+    }
