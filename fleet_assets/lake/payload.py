@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from fleet_assets.errors import FleetError
 from fleet_assets.formats.mcap_scan import MAX_CHUNK_BYTES, Damaged, decompress
-from fleet_assets.lake.client import Repository
+from fleet_assets.lake.client import LakeUnreachable, Repository
 
 # A server on the same machine is busy with eight; more only wait.
 THREADS = 8
@@ -45,7 +45,7 @@ def read_payload(repository: Repository, ref: str, rows: pa.Table, *, threads: i
     """The messages of the rows, in their order. ref: a reference that holds the recordings, such as a snapshot's commit.
 
     rows: any rows of ingest.messages with KEY_COLUMNS. Raises FleetError that names the object and the place when a recording
-    does not hold what the index says.
+    does not hold what the index says, LakeUnreachable when there is no server.
     """
     found: list[bytes | None] = [None] * rows.num_rows
     for row, data in stream_payload(repository, ref, rows, threads=threads):
@@ -80,19 +80,14 @@ def _plan(rows: pa.Table) -> list[_Read]:
 
 
 def _run(repository: Repository, ref: str, read: _Read) -> list[tuple[int, bytes]]:
-    from botocore.exceptions import BotoCoreError, ClientError
-
     place = f"bytes {read.offset} to {read.offset + read.length}"
     if not 0 < read.length <= MAX_CHUNK_BYTES or not 0 < read.size <= MAX_CHUNK_BYTES:
         raise _broken(read, place, f"a range of {read.length} bytes that hold {read.size}")
     try:
-        answer = repository.s3.get_object(
-            Bucket=repository.name,
-            Key=f"{ref}/{read.object}",
-            Range=f"bytes={read.offset}-{read.offset + read.length - 1}",
-        )
-        stored = answer["Body"].read()
-    except (ClientError, BotoCoreError) as error:
+        stored = repository.get_range(ref, read.object, read.offset, read.length)
+    except LakeUnreachable:
+        raise
+    except FleetError as error:
         raise _broken(read, place, str(error)) from error
     if len(stored) != read.length:
         raise _broken(read, place, f"only {len(stored)} bytes are there")
