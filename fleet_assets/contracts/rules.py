@@ -127,6 +127,8 @@ def broken(rule: Rule, rows: pa.Table) -> np.ndarray:
         case model.IN_SET:
             column = rows[kwargs["column"]]
             allowed = pa.array(kwargs["value_set"], type=column.type)
+            if pa.types.is_floating(column.type):
+                column = pc.add(column, pa.scalar(0.0, column.type))  # is_in holds -0.0 and 0.0 apart
             return _valid(rows, rule.columns) & ~_bools(pc.is_in(column, value_set=allowed))
         case model.REGEX:
             return _unmatched(rows[kwargs["column"]], kwargs["regex"])
