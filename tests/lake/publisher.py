@@ -23,14 +23,16 @@ from fleet_assets.contracts.model import TableContract
 from fleet_assets.contracts.rules import evaluate
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.publish import Published
-from fleet_assets.lake.tables import day_of
+from fleet_assets.lake.session import spark_session
+from fleet_assets.lake.tables import VERSIONS, day_of
 from fleet_assets.lake.transaction import Transaction
 from fleet_assets.lake.versions import DriveVersion
 from fleet_assets.services.home import Home
 
 IMU, GNSS = "ingest.imu", "ingest.gnss"
 TABLES = (IMU, GNSS)
-MARKED = ("accel_x_mps2", "latitude_deg")  # a value there tells publications apart
+MARKED = ("accel_x_mps2", "latitude_deg")  # of TABLES: a value there tells publications apart
+__all__ = ["GNSS", "IMU", "TABLES", "VERSIONS", "publish", "rows", "rows_by_mark"]
 
 
 def judge(contract: TableContract, rows: Any) -> AuditResult:
@@ -85,6 +87,7 @@ def publish(
     version: str = "v1",
     tables: Sequence[str] = TABLES,
     input_tables: Sequence[str] = (),
+    by_spark: bool = False,
     on_step: Callable[[int], None] | None = None,
     before_leaving: Callable[[Transaction], None] | None = None,
 ) -> Published:
@@ -99,7 +102,11 @@ def publish(
             else:
                 due.append(drive)
         for table in tables if due else ():
-            tx.append(table, pa.concat_tables([rows(table, drive, count, mark) for drive in due]))
+            made = pa.concat_tables([rows(table, drive, count, mark) for drive in due])
+            if by_spark:
+                tx.append_frame(table, spark_session(lake.home).createDataFrame(made))
+            else:
+                tx.append(table, made)
         if before_leaving is not None:
             before_leaving(tx)
 
@@ -108,6 +115,16 @@ def publish(
     )
     assert tx.published is not None
     return tx.published
+
+
+def rows_by_mark(lake: Lake, table: str = IMU, ref: str = "main") -> dict[str, set[tuple[float, int]]]:
+    """drive -> {(mark, rows)}."""
+    column = MARKED[TABLES.index(table)]
+    found = lake.at(ref).scan(table, ["drive_id", column]).group_by(["drive_id", column]).aggregate([([], "count_all")])
+    result: dict[str, set[tuple[float, int]]] = {}
+    for row in found.to_pylist():
+        result.setdefault(row["drive_id"], set()).add((row[column], row["count_all"]))
+    return result
 
 
 def main() -> None:
@@ -121,6 +138,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(plan.get("pause_s", 0.0))
 
+    print(json.dumps({"begun": True}), flush=True)
     for publication in plan["publications"]:
         done = publish(lake, on_step=on_step, **publication)
         print(json.dumps({"commit_id": done.commit_id, "tries": done.tries}), flush=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from lake.publisher import GNSS, IMU, TABLES, publish, rows
+from lake.publisher import GNSS, IMU, TABLES, publish, rows, rows_by_mark
 
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.errors import FleetError
@@ -22,23 +22,13 @@ pytestmark = pytest.mark.services
 A, B, C = "car1--20260101T080000Z", "car2--20260101T090000Z", "car3--20260102T080000Z"
 
 
-def marks(lake: Lake, table: str = IMU, ref: str = "main") -> dict[str, set[tuple[float, int]]]:
-    """drive -> {(mark, rows)}."""
-    column = "accel_x_mps2" if table == IMU else "latitude_deg"
-    found = lake.at(ref).scan(table, ["drive_id", column]).group_by(["drive_id", column]).aggregate([([], "count_all")])
-    result: dict[str, set[tuple[float, int]]] = {}
-    for row in found.to_pylist():
-        result.setdefault(row["drive_id"], set()).add((row[column], row["count_all"]))
-    return result
-
-
 def test_a_first_publication_is_one_merge_with_everything_about_it(lake: Lake) -> None:
     before = lake.at().commit_id
     done = publish(lake, [A, B, C], run_id="run1", count=50, mark=1.0)
     assert done.rows == {IMU: 150, GNSS: 150}
     assert done.tries == 1
     assert done.replaced_drives == ()
-    assert marks(lake) == {drive: {(1.0, 50)} for drive in (A, B, C)}
+    assert rows_by_mark(lake) == {drive: {(1.0, 50)} for drive in (A, B, C)}
     (commit,) = lake.repository.log("main", stop_at=before)
     assert commit.id == done.commit_id
     assert commit.parents[0] == before
@@ -65,9 +55,9 @@ def test_a_drive_that_shares_a_file_is_replaced_and_its_neighbours_stay_single(l
     second = publish(lake, [B], run_id="run2", count=30, mark=2.0)
     assert second.replaced_drives == (B,)
     expected = {A: {(1.0, 100)}, B: {(2.0, 30)}, C: {(1.0, 100)}}
-    assert marks(lake) == marks(lake, GNSS) == expected
+    assert rows_by_mark(lake) == rows_by_mark(lake, GNSS) == expected
     # The old rows are still there at the old reference.
-    assert marks(lake, IMU, first.commit_id) == {drive: {(1.0, 100)} for drive in (A, B, C)}
+    assert rows_by_mark(lake, IMU, first.commit_id) == {drive: {(1.0, 100)} for drive in (A, B, C)}
     assert lake.at().versions([A, B])[B, IMU].run_id == "run2"
     assert lake.at().row_count(IMU) == 230
 
@@ -128,7 +118,7 @@ def test_only_accepted_tasks_are_published(lake: Lake) -> None:
     tx, _ = lake.run_transaction(body, name="test", run_id="run1", drives=[A], tables=[GNSS])
     assert tx.published is not None
     assert tx.published.rows == {GNSS: 10}
-    assert marks(lake, GNSS) == {A: {(2.0, 10)}}
+    assert rows_by_mark(lake, GNSS) == {A: {(2.0, 10)}}
     assert len(list(lake.repository.list("main", "tables/ingest/gnss/day="))) == 1
 
 
@@ -145,7 +135,7 @@ def test_stale_inputs_are_refused_and_the_newer_rows_stay(lake: Lake) -> None:
         older.__exit__(None, None, None)
     assert caught.value.drives == [A]
     assert "newer rows" in str(caught.value).lower()
-    assert marks(lake) == {A: {(2.0, 100)}, B: {(0.0, 100)}}
+    assert rows_by_mark(lake) == {A: {(2.0, 100)}, B: {(0.0, 100)}}
     assert not [branch for branch in lake.repository.branches() if branch != "main"]
 
 
@@ -170,7 +160,7 @@ def test_the_same_run_publishes_once(lake: Lake) -> None:
     newer = publish(lake, [A], run_id="run2", mark=2.0, version="v2")
     assert publish(lake, [A], run_id="run1", mark=9.0).commit_id == first.commit_id
     assert lake.at().commit_id == newer.commit_id
-    assert marks(lake) == {A: {(2.0, 100)}}
+    assert rows_by_mark(lake) == {A: {(2.0, 100)}}
 
 
 def test_partition_values_and_statistics_survive(lake: Lake) -> None:
@@ -248,7 +238,7 @@ def test_one_recording_added_by_two_publishers_is_one_object(lake: Lake, tmp_pat
     publish(lake, [A], run_id="run1", before_leaving=leave)
     publish(lake, [A], run_id="run3", before_leaving=leave)
     assert lake.repository.get("main", path) == b"payload"
-    assert marks(lake).keys() == {A, B}
+    assert rows_by_mark(lake).keys() == {A, B}
 
 
 def test_rows_must_fit_the_contract(lake: Lake) -> None:
