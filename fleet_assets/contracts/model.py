@@ -16,7 +16,7 @@ import pyarrow as pa
 
 Scope = Literal["row", "drive", "table"]
 SCOPES = ("row", "drive", "table")
-KINDS = ("camera", "lidar", "radar", "imu", "gnss", "bus")
+KINDS = ("camera", "lidar", "radar", "imu", "gnss", "bus", "pose", "label")
 TABLE_OF_KIND = {
     "camera": "ingest.messages",
     "lidar": "ingest.messages",
@@ -24,6 +24,8 @@ TABLE_OF_KIND = {
     "imu": "ingest.imu",
     "gnss": "ingest.gnss",
     "bus": "ingest.bus_signals",
+    "pose": "ingest.poses",
+    "label": "ingest.labels",
 }
 
 # Type in a contract -> Arrow type, and the ODCS logical type that goes with it.

@@ -7,9 +7,13 @@ Layouts: common_interfaces (sensor_msgs), encoded as little-endian CDR (XCDR1); 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from fleet_assets.kernels.cdr_sequences import walk_sequence
 
 _BODY = 4
 _MAX_STRING = 4096
@@ -96,7 +100,15 @@ def _text(raw: bytes) -> str | None:
 
 
 Columns = dict[str, np.ndarray | pa.Array]
-Decoded = tuple[Columns, np.ndarray, np.ndarray]  # columns, device stamps, ok
+
+
+class Decoded(NamedTuple):
+    """t_device_ns, ok: per message. message: of which message each row of the columns is; None: one row per message."""
+
+    columns: Columns
+    t_device_ns: np.ndarray
+    ok: np.ndarray
+    message: np.ndarray | None = None
 
 
 def imu(cursor: Cursor) -> Decoded:
@@ -112,7 +124,7 @@ def imu(cursor: Cursor) -> Decoded:
         **{f"gyro_{axis}_radps": gyro[:, index] for index, axis in enumerate("xyz")},
         **{f"orientation_{axis}": np.where(known, orientation[:, index], np.nan) for index, axis in enumerate("xyzw")},
     }
-    return columns, t_ns, cursor.ok
+    return Decoded(columns, t_ns, cursor.ok)
 
 
 def nav_sat_fix(cursor: Cursor) -> Decoded:
@@ -133,13 +145,13 @@ def nav_sat_fix(cursor: Cursor) -> Decoded:
         "accuracy_m": accuracy,
         "valid": status >= 0,
     }
-    return columns, t_ns, cursor.ok
+    return Decoded(columns, t_ns, cursor.ok)
 
 
 def time_reference(cursor: Cursor) -> Decoded:
     """sensor_msgs/msg/TimeReference: the receiver's UTC at the header's stamp."""
     t_ns = cursor.header()
-    return {"t_gnss_ns": cursor.stamp(), "valid": np.ones(len(t_ns), dtype=bool)}, t_ns, cursor.ok
+    return Decoded({"t_gnss_ns": cursor.stamp(), "valid": np.ones(len(t_ns), dtype=bool)}, t_ns, cursor.ok)
 
 
 def twist_stamped(cursor: Cursor) -> Decoded:
@@ -148,7 +160,63 @@ def twist_stamped(cursor: Cursor) -> Decoded:
     t_ns = cursor.header()
     linear = cursor.read("<f8", 3)
     with np.errstate(invalid="ignore", over="ignore"):
-        return {"speed_mps": np.hypot(linear[:, 0], linear[:, 1])}, t_ns, cursor.ok
+        return Decoded({"speed_mps": np.hypot(linear[:, 0], linear[:, 1])}, t_ns, cursor.ok)
+
+
+def _header_with_frame(cursor: Cursor) -> tuple[Columns, np.ndarray]:
+    t_ns = cursor.stamp()
+    return {"frame": strings(cursor.data, *cursor.string())}, t_ns
+
+
+def _pose(cursor: Cursor) -> Columns:
+    """geometry_msgs/Pose."""
+    position, orientation = cursor.read("<f8", 3), cursor.read("<f8", 4)
+    return {
+        **{f"{axis}_m": position[:, index] for index, axis in enumerate("xyz")},
+        **{f"orientation_{axis}": orientation[:, index] for index, axis in enumerate("xyzw")},
+    }
+
+
+def odometry(cursor: Cursor) -> Decoded:
+    """nav_msgs/msg/Odometry: pose in the header's frame, velocities in the body frame."""
+    columns, t_ns = _header_with_frame(cursor)
+    cursor.string()
+    columns |= _pose(cursor)
+    cursor.skip("<f8", 36)
+    linear, angular = cursor.read("<f8", 3), cursor.read("<f8", 3)
+    columns |= {f"velocity_{axis}_mps": linear[:, index] for index, axis in enumerate("xyz")}
+    columns |= {f"{turn}_rate_radps": angular[:, index] for index, turn in enumerate(("roll", "pitch", "yaw"))}
+    return Decoded(columns, t_ns, cursor.ok)
+
+
+def pose_stamped(cursor: Cursor) -> Decoded:
+    """geometry_msgs/msg/PoseStamped, and PoseWithCovarianceStamped, which begins like it."""
+    columns, t_ns = _header_with_frame(cursor)
+    return Decoded(columns | _pose(cursor), t_ns, cursor.ok)
+
+
+_DOUBLES = (
+    "x_m", "y_m", "z_m", "length_m", "width_m", "height_m", "yaw_rad", "speed_mps", "visible_fraction",
+)  # fmt: skip
+_BOX = ("left_px", "top_px", "right_px", "bottom_px")
+# Members of fleet_msgs/Object: size and count of each; size 0 is a string.
+_OBJECT = np.array([(0, 1), (0, 1), (0, 1), (1, 1), (8, len(_DOUBLES)), (0, 1), (8, len(_BOX))], dtype=np.int64)
+
+
+def object_array(cursor: Cursor) -> Decoded:
+    """fleet_msgs/msg/ObjectArray (see ros2.DEFINITIONS): a row per object. A text that is empty is not known: null."""
+    t_ns = cursor.header()
+    usable = np.where(cursor.ok, cursor.length, 0)
+    message, start, size, whole = walk_sequence(cursor.data, cursor.offset, usable, cursor.at, _OBJECT, _MAX_STRING)
+    columns: Columns = {"moving": cursor.data[start[:, 3]] != 0}
+    for place, name in ((0, "track_id"), (1, "class_name"), (2, "subtype"), (5, "image_stream")):
+        text = strings(cursor.data, start[:, place], size[:, place])
+        columns[name] = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    for place, names in ((4, _DOUBLES), (6, _BOX)):
+        raw = cursor.data[start[:, place, None] + np.arange(8 * len(names))]
+        values = np.ascontiguousarray(raw).view("<f8").reshape(-1, len(names))
+        columns |= {name: values[:, index] for index, name in enumerate(names)}
+    return Decoded(columns, t_ns, cursor.ok & whole, message)
 
 
 def signal(cursor: Cursor) -> Decoded:
@@ -163,9 +231,9 @@ def signal(cursor: Cursor) -> Decoded:
         "value": value,
         "unit": strings(cursor.data, *unit),
     }
-    return columns, t_ns, cursor.ok
+    return Decoded(columns, t_ns, cursor.ok)
 
 
 def stamped(cursor: Cursor) -> Decoded:
     """Any message that starts with a std_msgs/Header: its stamp alone."""
-    return {}, cursor.stamp(), cursor.ok
+    return Decoded({}, cursor.stamp(), cursor.ok)

@@ -45,7 +45,11 @@ TYPES: dict[str, tuple[str, Callable[[cdr.Cursor], cdr.Decoded]]] = {
     "sensor_msgs/msg/NavSatFix": ("gnss", cdr.nav_sat_fix),
     "sensor_msgs/msg/TimeReference": ("gnss", cdr.time_reference),
     "geometry_msgs/msg/TwistStamped": ("gnss", cdr.twist_stamped),
+    "nav_msgs/msg/Odometry": ("pose", cdr.odometry),
+    "geometry_msgs/msg/PoseStamped": ("pose", cdr.pose_stamped),
+    "geometry_msgs/msg/PoseWithCovarianceStamped": ("pose", cdr.pose_stamped),
     "fleet_msgs/msg/Signal": ("bus", cdr.signal),
+    "fleet_msgs/msg/ObjectArray": ("label", cdr.object_array),
 }
 RADAR_TOPIC = "/radar"
 METADATA_NAME = "fleet"  # vehicle and context, written by our recorder, the simulator and rewrite.py
@@ -205,13 +209,17 @@ class _Run:
             part = rows[start : start + BATCH_ROWS]
             cursor = cdr.Cursor.of(data, part[:, 3], part[:, 4])
             encoded = cursor.ok.copy()
-            columns, t_device_ns, ok = TYPES[topic.schema_name][1](cursor)
-            if not ok.all():
-                why = f"the message is shorter than {topic.schema_name}"
-                self._log.add(topic.name, "the message is no little-endian CDR", place, int((~encoded).sum()))
-                self._log.add(topic.name, why, place, int((encoded & ~ok).sum()))
+            columns, t_device_ns, ok, message = TYPES[topic.schema_name][1](cursor)
+            for reason, hit in (
+                ("the message is no little-endian CDR", ~encoded),
+                (f"the message is shorter than {topic.schema_name}", encoded & ~ok),
+            ):
+                if hit.any():
+                    self._log.add(topic.name, reason, place, int(hit.sum()))
             t_host_ns = part[:, 2] if self._has_host_clock else np.full(len(part), -1)
             keep = ok & in_window(np.where(t_host_ns >= 0, t_host_ns, t_device_ns), *self._window)
+            if message is not None:
+                t_device_ns, t_host_ns, keep = t_device_ns[message], t_host_ns[message], keep[message]
             if not keep.any():
                 continue
             if kind in PAYLOAD_KINDS:

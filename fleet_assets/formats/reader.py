@@ -51,6 +51,27 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "bus": pa.schema(
         [*_STAMPS, ("message", pa.string()), ("signal", pa.string()), ("value", pa.float64()), ("unit", pa.string())]
     ),
+    "pose": pa.schema(
+        [
+            *_STAMPS,
+            ("frame", pa.string()),
+            *((f"{axis}_m", pa.float64()) for axis in "xyz"),
+            *((f"orientation_{axis}", pa.float64()) for axis in "xyzw"),
+            *((f"velocity_{axis}_mps", pa.float64()) for axis in "xyz"),
+            *((f"{turn}_rate_radps", pa.float64()) for turn in ("roll", "pitch", "yaw")),
+        ]
+    ),
+    "label": pa.schema(  # one row per object; a message may hold many, which then share its stamps
+        [
+            *_STAMPS,
+            *((name, pa.string()) for name in ("track_id", "class_name", "subtype")),
+            ("moving", pa.bool_()),
+            *((f"{name}_m", pa.float64()) for name in ("x", "y", "z", "length", "width", "height")),
+            *((name, pa.float64()) for name in ("yaw_rad", "speed_mps", "visible_fraction")),
+            ("image_stream", pa.string()),
+            *((f"{side}_px", pa.float64()) for side in ("left", "top", "right", "bottom")),
+        ]
+    ),
     **dict.fromkeys(
         PAYLOAD_KINDS,
         pa.schema(

@@ -7,6 +7,8 @@ common_interfaces. Reading is cdr.py.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -46,8 +48,32 @@ DEFINITIONS = {
     "sensor_msgs/msg/TimeReference": (
         "std_msgs/Header header\nbuiltin_interfaces/Time time_ref\nstring source" + _HEADER
     ),
+    "nav_msgs/msg/Odometry": (
+        "std_msgs/Header header\nstring child_frame_id\ngeometry_msgs/PoseWithCovariance pose\n"
+        "geometry_msgs/TwistWithCovariance twist" + _HEADER + "=" * 80 + "\n"
+        "MSG: geometry_msgs/PoseWithCovariance\ngeometry_msgs/Pose pose\nfloat64[36] covariance\n" + "=" * 80 + "\n"
+        "MSG: geometry_msgs/TwistWithCovariance\ngeometry_msgs/Twist twist\nfloat64[36] covariance\n" + "=" * 80 + "\n"
+        "MSG: geometry_msgs/Pose\ngeometry_msgs/Point position\ngeometry_msgs/Quaternion orientation\n"
+        + "=" * 80
+        + "\nMSG: geometry_msgs/Twist\ngeometry_msgs/Vector3 linear\ngeometry_msgs/Vector3 angular\n"
+        + "=" * 80
+        + "\nMSG: geometry_msgs/Point\nfloat64 x\nfloat64 y\nfloat64 z\n"
+        + "=" * 80
+        + "\nMSG: geometry_msgs/Vector3\nfloat64 x\nfloat64 y\nfloat64 z\n"
+        + "=" * 80
+        + "\nMSG: geometry_msgs/Quaternion\nfloat64 x\nfloat64 y\nfloat64 z\nfloat64 w\n"
+    ),
     "fleet_msgs/msg/Signal": "std_msgs/Header header\nstring message\nstring signal\nfloat64 value\nstring unit"
     + _HEADER,
+    # Objects seen or labelled: centre of the box in the vehicle frame (x forward, y left, z up), box in an image; NaN and ""
+    # are not known.
+    "fleet_msgs/msg/ObjectArray": (
+        "std_msgs/Header header\nfleet_msgs/Object[] objects" + _HEADER + "=" * 80 + "\n"
+        "MSG: fleet_msgs/Object\nstring track_id\nstring class_name\nstring subtype\nbool moving\nfloat64 x_m\n"
+        "float64 y_m\nfloat64 z_m\nfloat64 length_m\nfloat64 width_m\nfloat64 height_m\nfloat64 yaw_rad\n"
+        "float64 speed_mps\nfloat64 visible_fraction\nstring image_stream\nfloat64 left_px\nfloat64 top_px\n"
+        "float64 right_px\nfloat64 bottom_px\n"
+    ),
 }
 _FLOAT32, _UINT16 = 7, 4
 
@@ -121,3 +147,53 @@ def time_reference(t_ns: int, frame_id: str, t_gnss_ns: int, source: str) -> byt
 
 def signal(t_ns: int, frame_id: str, message: str, name: str, value: float, unit: str) -> bytes:
     return Body().header(t_ns, frame_id).string(message).string(name).put("d", value).string(unit).bytes()
+
+
+def odometry(
+    t_ns: int,
+    frame_id: str,
+    child_frame_id: str,
+    position_m: np.ndarray,
+    orientation_xyzw: np.ndarray,
+    velocity_mps: np.ndarray,
+    rate_radps: np.ndarray,
+) -> bytes:
+    """position [3] and orientation [4] in frame_id; velocity and rate [3] in child_frame_id, the body."""
+    body = Body().header(t_ns, frame_id).string(child_frame_id)
+    body.put("d", *position_m).put("d", *orientation_xyzw).put("d", *[0] * 36)
+    return body.put("d", *velocity_mps).put("d", *rate_radps).put("d", *[0] * 36).bytes()
+
+
+_NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Object:
+    """fleet_msgs/Object. box_px: left, top, right, bottom in the image of image_stream."""
+
+    class_name: str
+    track_id: str = ""
+    subtype: str = ""
+    moving: bool = False
+    x_m: float = _NAN
+    y_m: float = _NAN
+    z_m: float = _NAN
+    length_m: float = _NAN
+    width_m: float = _NAN
+    height_m: float = _NAN
+    yaw_rad: float = _NAN
+    speed_mps: float = _NAN
+    visible_fraction: float = _NAN
+    image_stream: str = ""
+    box_px: tuple[float, float, float, float] = (_NAN,) * 4
+
+
+def object_array(t_ns: int, frame_id: str, objects: Sequence[Object]) -> bytes:
+    body = Body().header(t_ns, frame_id).put("I", len(objects))
+    for o in objects:
+        body.string(o.track_id).string(o.class_name).string(o.subtype).put("?", o.moving)
+        body.put(
+            "d", o.x_m, o.y_m, o.z_m, o.length_m, o.width_m, o.height_m, o.yaw_rad, o.speed_mps, o.visible_fraction
+        )
+        body.string(o.image_stream).put("d", *o.box_px)
+    return body.bytes()

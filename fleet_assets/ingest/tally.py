@@ -62,8 +62,11 @@ class StreamTally:
         known.count += count
 
     def observe(self, t_ns: np.ndarray, clock: str) -> None:
-        """Stamps of the next batch, int64 nanoseconds, in reading order."""
+        """Stamps of the next batch, int64 nanoseconds, in reading order. Labels that share a stamp are of one message, and
+        count as one step."""
         self.clock = clock
+        if self.contract is not None and self.contract.kind == "label":
+            t_ns = t_ns[np.diff(t_ns, prepend=_other_than(t_ns, self._t_previous_ns)) != 0]
         if t_ns.size == 0:
             return
         self._stamped_rows += t_ns.size
@@ -79,3 +82,8 @@ class StreamTally:
         self.t_first_ns = low if self.t_first_ns is None else min(self.t_first_ns, low)
         self.t_last_ns = high if self.t_last_ns is None else max(self.t_last_ns, high)
         self._t_previous_ns = int(t_ns[-1])
+
+
+def _other_than(t_ns: np.ndarray, previous_ns: int | None) -> int:
+    """The stamp before the batch; where there is none, any that differs from its first."""
+    return previous_ns if previous_ns is not None else int(t_ns[0]) ^ 1 if t_ns.size else 0

@@ -22,6 +22,24 @@ from fleet_assets.formats.reader import Reader, RecordingFiles
 
 T0_NS = 1_700_000_000_123_456_789
 UP = np.array([0.0, 0.0, 9.81])
+CAR = ros2.Object(
+    "vehicle",
+    "car7",
+    "car",
+    True,
+    10.0,
+    -2.0,
+    0.5,
+    4.4,
+    1.8,
+    1.5,
+    0.1,
+    12.0,
+    0.75,
+    "camera_front",
+    (1.0, 2.0, 30.0, 40.0),
+)
+UNTURNED = np.array([0.0, 0.0, 0.0, 1.0])
 
 
 @dataclass
@@ -49,7 +67,8 @@ class Message:
 
 
 def drive(seconds: float = 2.0, *, image_bytes: int = 2000) -> list[Message]:
-    """A short drive: camera 10 Hz, LiDAR 10 Hz, radar 4 Hz, IMU 100 Hz, GNSS 1 Hz, bus 20 Hz. Host stamps are 3 ms late."""
+    """A short drive: camera 10 Hz, LiDAR 10 Hz, radar 4 Hz, IMU 100 Hz, GNSS 1 Hz, bus 20 Hz, pose 50 Hz, labels 10 Hz (of
+    one object each). Host stamps are 3 ms late."""
     points = np.zeros(40, dtype=[("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4"), ("ring", "<u2")])
     noise = np.random.default_rng(1).bytes(image_bytes)
     zero = np.zeros(3)
@@ -70,6 +89,13 @@ def drive(seconds: float = 2.0, *, image_bytes: int = 2000) -> list[Message]:
             20,
             lambda t, n: ros2.signal(t, "bus", "wheel" + "s" * (n % 3), "v", n, "m/s"),
         ),
+        (
+            "/pose",
+            "nav_msgs/msg/Odometry",
+            50,
+            lambda t, n: ros2.odometry(t, "map", "body", UP * n, UNTURNED, UP, zero),
+        ),
+        ("/labels", "fleet_msgs/msg/ObjectArray", 10, lambda t, n: ros2.object_array(t, "body", [CAR])),
     ]
     messages = []
     for topic, schema, rate_hz, make in makers:

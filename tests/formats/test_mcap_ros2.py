@@ -114,6 +114,10 @@ def test_other_tools_open_what_we_write(tmp_path: Path) -> None:
                 assert (decoded.signal, decoded.unit) == ("v", "m/s")
             if channel.topic == "/imu":
                 assert decoded.linear_acceleration.z >= 9.81
+            if channel.topic == "/labels":
+                assert [(o.class_name, o.bottom_px) for o in decoded.objects] == [("vehicle", 40.0)]
+            if channel.topic == "/pose":
+                assert decoded.twist.twist.linear.z == 9.81
     assert seen == len(drive(1.0))
 
 

@@ -27,7 +27,7 @@ from fleet_assets.ingest.decode import WHOLE_RECORDING, DecodedDrive
 ACCOUNTS = {"ingest.recordings", "ingest.ledger", "ingest.quarantine"}
 STREAM_OF = {
     "/camera/front": "camera_front", "/lidar": "lidar", "/radar": "radar", "/imu": "imu", "/gnss": "gnss",
-    "/bus/vehicle": "bus_vehicle",
+    "/bus/vehicle": "bus_vehicle", "/pose": "pose", "/labels": "labels",
 }  # fmt: skip
 SECONDS = 4.0
 
@@ -82,7 +82,7 @@ def test_a_whole_drive(tmp_path: Path) -> None:
     (recording,) = tables(decoded)["ingest.recordings"].to_pylist()
     assert list(decoded.objects) == [recording["object"]] == [f"recordings/{recording['files'][0]['sha256']}.mcap"]
     (drive,) = tables(decoded)["ingest.drives"].to_pylist()
-    assert (drive["vehicle"], drive["streams"], drive["recordings"]) == ("car7", 6, 1)
+    assert (drive["vehicle"], drive["streams"], drive["recordings"]) == ("car7", 8, 1)
     assert {entry["key"]: entry["value"] for entry in drive["context"]} == {"weather": "fog"} or drive["context"] == []
     for name, table in tables(decoded).items():
         if name not in ACCOUNTS - {"ingest.recordings"}:
@@ -158,7 +158,7 @@ def test_an_unknown_stream_is_refused_and_costs_nothing(tmp_path: Path) -> None:
     assert (row["read_rows"], row["refused_rows"]) == (40, 40)
     assert reasons(row) == {"no contract covers topic /thermal (camera)": 40}
     assert "/thermal" not in streams(decoded)
-    assert tables(decoded)["ingest.drives"]["streams"].to_pylist() == [6]
+    assert tables(decoded)["ingest.drives"]["streams"].to_pylist() == [8]
 
 
 def test_nothing_but_unknown_streams_is_no_drive(tmp_path: Path) -> None:

@@ -41,3 +41,12 @@ def test_reasons_keep_their_first_place() -> None:
         "the chunk is broken": (0, "a: byte 100"),
         "too short": (4, "a: byte 200"),
     }
+
+
+def test_labels_of_one_message_are_one_step() -> None:
+    tally = StreamTally("labels", load_streams()["labels"])
+    second = 1_000_000_000
+    for part in ([1, 1, 1, 2], [2, 2, 3], [], [3, 5]):
+        tally.observe(np.array(part, dtype=np.int64) * second, "device")
+    assert (tally.repeated_steps, tally.backward_steps, tally.t_first_ns, tally.t_last_ns) == (0, 0, second, 5 * second)
+    assert tally.rate_hz == 3 / 4
