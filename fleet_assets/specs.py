@@ -36,6 +36,7 @@ def column_schema(contract: TableContract) -> dg.TableSchema:
                 type=column.type,
                 description=f"{column.description} [{column.unit}]" if column.unit else column.description,
                 constraints=dg.TableColumnConstraints(nullable=not column.required),
+                tags={"classification": column.classification},
             )
             for column in contract.columns
         ],
@@ -75,6 +76,8 @@ def _table_spec(contract: TableContract, deps: Sequence[str], code_version: str)
             "dagster/column_schema": column_schema(contract),
             "dagster/table_name": contract.name,
             "contract": f"{contract.name} {contract.version}",
+            "retention_class": contract.retention_class,
+            "residency": contract.residency,
         },
     )
 

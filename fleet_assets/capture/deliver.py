@@ -169,6 +169,8 @@ def _describe(
     elif vehicle is None or start is None:
         info = open_recording(RecordingFiles(root, tuple(names))).info()
         vehicle, t_start_ns = vehicle or info.vehicle, info.t_start_ns
+        # A logger that splits its files says in each of them when the drive started.
+        start = start or info.context.get("start")
         context = {
             key: {"value": printable(value, MAX_VALUE), "source": "recording"} for key, value in info.context.items()
         }

@@ -101,8 +101,9 @@ def _table_changes(old: TableContract, new: TableContract) -> Iterator[tuple[Ste
     ):
         if before != after:
             yield "major", f"{label}: {before} became {after}"
-    if old.retention_class != new.retention_class:
-        yield "minor", f"retentionClass: {old.retention_class} became {new.retention_class}"
+    for label in ("retention_class", "residency"):
+        if getattr(old, label) != getattr(new, label):
+            yield "minor", f"{label}: {getattr(old, label)} became {getattr(new, label)}"
     yield from _rule_changes(old.rules, new.rules)
     for label in ("description", "usage", "limitations", "owner", "freshness_hours"):
         if getattr(old, label) != getattr(new, label):
@@ -181,7 +182,14 @@ def _stream_changes(old: StreamContract, new: StreamContract) -> Iterator[tuple[
         yield "major", f"column {column}: required now; recordings that were accepted may lack it"
     for column in set(old.required_columns) - set(new.required_columns):
         yield "major", f"column {column}: may be null now; readers rely on it"
-    for label in ("nominal_rate_hz", "gap_limit_periods", "latency_limit_ms", "max_range_m", "retention_class"):
+    for label in (
+        "nominal_rate_hz",
+        "gap_limit_periods",
+        "latency_limit_ms",
+        "max_range_m",
+        "retention_class",
+        "residency",
+    ):
         if getattr(old, label) != getattr(new, label):
             yield "minor", f"{label}: {getattr(old, label)} became {getattr(new, label)}"
     if old.personal_data != new.personal_data:

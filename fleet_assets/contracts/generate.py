@@ -47,7 +47,7 @@ def column_schema(contract: TableContract) -> list[dict[str, Any]]:
             "type": column.type,
             "description": _meaning(column),
             "nullable": not column.required,
-            "tags": {"classification": column.classification} if column.classification else {},
+            "tags": {"classification": column.classification},
         }
         for column in contract.columns
     ]
@@ -100,6 +100,7 @@ def table_page(contract: TableContract) -> str:
         ("kept when the drive is quarantined", _yes(contract.keeps_quarantined)),
         ("expected to change every", f"{contract.freshness_hours:g} h" if contract.freshness_hours else "no promise"),
         ("retention class", contract.retention_class),
+        ("stays in", contract.residency),
     ]
     lines = [
         f"# {contract.name}",
@@ -120,7 +121,7 @@ def table_page(contract: TableContract) -> str:
                     f"`{column.type}`",
                     _yes(column.required),
                     column.unit or "",
-                    (column.classification or "").removeprefix("personal: "),
+                    column.classification.removeprefix("personal: "),
                     column.description,
                 )
                 for column in contract.columns
@@ -153,6 +154,7 @@ def streams_page(contracts: Sequence[StreamContract]) -> str:
             ("range", f"{stream.max_range_m:g} m" if stream.max_range_m else "none"),
             ("failure modes", "; ".join(stream.failure_modes) or "none known"),
             ("retention class", stream.retention_class),
+            ("stays in", stream.residency),
             ("personal data", stream.personal_data),
         ]
         lines += ["", f"## {stream.name}", "", stream.description, "", *_grid(("", ""), facts), ""]

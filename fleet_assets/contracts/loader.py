@@ -18,6 +18,9 @@ from typing import Any
 from fleet_assets.contracts.document import ContractError, Node, read_document
 from fleet_assets.contracts.model import (
     KINDS,
+    NOT_PERSONAL,
+    PERSONAL_CLASSES,
+    RETENTION_CLASSES,
     SCALARS,
     TABLE_OF_KIND,
     Column,
@@ -53,6 +56,7 @@ __all__ = [
 ]
 
 FOLDER = Path(__file__).parent
+RESIDENCY = r"[a-z0-9][a-z0-9 _-]{0,39}"
 # What may be reworded without a drive being processed again.
 _PROSE = {
     "description",
@@ -132,7 +136,8 @@ def table_from(document: Node) -> TableContract:
         per_drive=bool(property_of(document, custom, "perDrive").of(bool)),
         keeps_quarantined=bool(property_of(document, custom, "keepsQuarantined").of(bool)),
         freshness_hours=_agreed(document, "frequency", "h"),
-        retention_class=property_of(document, custom, "retentionClass").text,
+        retention_class=property_of(document, custom, "retentionClass").one_of(RETENTION_CLASSES),
+        residency=_residency(document, custom),
         usage=_prose(document, "usage"),
         limitations=_prose(document, "limitations"),
         fingerprint=_fingerprint(document),
@@ -177,8 +182,9 @@ def stream_from(document: Node, tables: Mapping[str, TableContract] | None = Non
         max_range_m=positive("maxRangeM"),
         scan_period_ns=positive("scanPeriodNs"),
         failure_modes=tuple(mode.text for mode in custom["failureModes"]) if "failureModes" in custom else (),
-        retention_class=required("retentionClass").text,
-        personal_data=required("personalData").text,
+        retention_class=required("retentionClass").one_of(RETENTION_CLASSES),
+        residency=_residency(document, custom),
+        personal_data=required("personalData").one_of((NOT_PERSONAL, *PERSONAL_CLASSES)),
         required_columns=needed,
         rules=(*present(needed), *read_rules(table, known)),
         fingerprint=_fingerprint(document),
@@ -225,6 +231,15 @@ def _owner(document: Node, custom: dict[str, Node]) -> str:
     return node.text
 
 
+def _residency(document: Node, custom: dict[str, Node]) -> str:
+    node = property_of(document, custom, "residency")
+    if not re.fullmatch(RESIDENCY, node.text):
+        raise node.error(
+            f"residency {node.text!r}", "Write a region in lower case, such as fleet region or eu-central."
+        )
+    return node.text
+
+
 def _object(document: Node) -> Node:
     objects = list(document["schema"])
     if len(objects) != 1:
@@ -247,14 +262,15 @@ def _column(entry: Node) -> Column:
         raise entry["logicalType"].error(f"column {name!r}: the two types disagree", remedy)
     custom = custom_properties(entry)
     required = entry.get("required")
-    classification = entry.get("classification")
+    # Said of every column, so that none is taken for harmless because nobody thought of it.
+    classification = entry["classification"].one_of((NOT_PERSONAL, *(f"personal: {name}" for name in PERSONAL_CLASSES)))
     return Column(
         name=name,
         type=kind.text,
         required=bool(required.of(bool)) if required else False,
         description=entry["description"].text,
         unit=custom["unit"].text if "unit" in custom else None,
-        classification=classification.text if classification else None,
+        classification=classification,
         sources=tuple(source.text for source in entry.elements("transformSourceObjects")),
     )
 

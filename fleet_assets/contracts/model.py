@@ -28,6 +28,19 @@ TABLE_OF_KIND = {
     "label": "ingest.labels",
 }
 
+# What may be kept, and for how long; the first in this order rules where several meet.
+RETENTION_CLASSES = ("raw", "with_recording", "permanent")
+# What a value can tell about a person, through the vehicle that they were in or passed by.
+PERSONAL_CLASSES = (
+    "vehicle",
+    "precise location",
+    "approximate location",
+    "driving behaviour",
+    "faces and plates",
+    "free text",
+)
+NOT_PERSONAL = "none"
+
 # Type in a contract -> Arrow type, and the ODCS logical type that goes with it.
 SCALARS: dict[str, tuple[pa.DataType, str]] = {
     "string": (pa.string(), "string"),
@@ -96,15 +109,16 @@ class Rule:
 class Column:
     """type: string, long, double, boolean, date, or array/struct of these, as Spark writes it.
 
-    sources: the columns it is made from, such as ingest.imu.gyro_z_radps.
+    classification: none, or personal: and one of PERSONAL_CLASSES. sources: the columns it is made from, such as
+    ingest.imu.gyro_z_radps.
     """
 
     name: str
     type: str
     required: bool
     description: str
+    classification: str
     unit: str | None = None
-    classification: str | None = None
     sources: tuple[str, ...] = ()
 
     @property
@@ -128,6 +142,7 @@ class TableContract:
     keeps_quarantined: bool
     freshness_hours: float | None
     retention_class: str
+    residency: str
     usage: str
     limitations: str
     fingerprint: str
@@ -151,7 +166,8 @@ class TableContract:
 
 @dataclass(frozen=True)
 class StreamContract:
-    """A sensor stream. Ranges in metres, periods in nanoseconds, gap limit in nominal periods."""
+    """A sensor stream. Ranges in metres, periods in nanoseconds, gap limit in nominal periods. personal_data: none, or one
+    of PERSONAL_CLASSES."""
 
     name: str
     version: str
@@ -168,6 +184,7 @@ class StreamContract:
     scan_period_ns: int | None
     failure_modes: tuple[str, ...]
     retention_class: str
+    residency: str
     personal_data: str
     required_columns: tuple[str, ...]
     rules: tuple[Rule, ...]

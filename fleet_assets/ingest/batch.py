@@ -23,7 +23,7 @@ from fleet_assets.lake.writer import TaskWriter
 from fleet_assets.services.home import Home
 
 TABLES = tuple(name for name in sorted(load_tables()) if name.startswith("ingest."))
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 def ingest_batch(

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fleet_assets.capture.drive_key import DriveKey
 from fleet_assets.capture.manifest import Manifest, read_manifest
 from fleet_assets.contracts.loader import load_tables, stream_for
-from fleet_assets.contracts.model import TABLE_OF_KIND
+from fleet_assets.contracts.model import NOT_PERSONAL, RETENTION_CLASSES, TABLE_OF_KIND
 from fleet_assets.contracts.rules import DriveEvaluation, RuleFailure, evaluate_drive, evaluate_rows
 from fleet_assets.errors import FleetError
 from fleet_assets.formats.reader import PAYLOAD_KINDS, Batch, Reader, RecordingFiles, open_recording
@@ -68,8 +69,20 @@ class DecodedDrive:
 class _Recording:
     folder: str
     manifest: Manifest
-    format: str | None = None
+    format: str | None = None  # None: it cannot be read
+    t_start_ns: int = 0
     object: str | None = None
+
+    def open(self, landing: Path) -> Reader:
+        """Raises FleetError for content that no reader knows."""
+        return open_recording(RecordingFiles(landing / self.folder, tuple(file.path for file in self.manifest.files)))
+
+    def examine(self, landing: Path) -> None:
+        """Format and start. Raises FleetError, also for files that are not what the manifest says."""
+        self.manifest.verify(landing / self.folder)
+        reader = self.open(landing)
+        self.t_start_ns = reader.info().t_start_ns or 0
+        self.format = reader.format
 
 
 def decode_drive(item: DriveItem, landing: Path, scratch: Path) -> DecodedDrive:
@@ -88,22 +101,18 @@ class _Decoder:
         self.faults: list[Fault] = []
         self.tallies: dict[str, StreamTally] = {}
         self.recordings: list[_Recording] = []
-        self.overlap = Overlap() if len(item.folders) > 1 else None
-        self.differing: dict[str, int] = {}  # stream -> records that contradict an earlier recording
+        self.overlap = Overlap(scratch / "overlap") if len(item.folders) > 1 else None
         self.drive_rules: dict[str, DriveEvaluation] = {}  # table or stream -> its drive rules
 
     def decode(self) -> DecodedDrive:
-        for folder in self.item.folders:
+        for recording in self._in_order():
             try:
-                self._recording(folder)
+                self._read(recording)
             except FleetError as error:
-                where = f" ({error.where})" if error.where else ""
-                self.faults.append(Fault("recording is readable", "ingest.recordings", f"{error.what}{where}", rows=1))
-            if self.overlap is not None:
-                self.overlap.close()
-        for stream, count in self.differing.items():
-            why = f"conflict: recordings of the same time differ in {count} records of {stream}"
-            self.faults.append(Fault("recordings agree", "ingest.recordings", why, count))
+                self._unreadable(error)
+            for stream, count in self.overlap.close().items() if self.overlap else ():
+                why = f"conflict: recordings of the same time differ in {count} records of {stream}"
+                self.faults.append(Fault("recordings agree", "ingest.recordings", why, count))
         for name, evaluation in self.drive_rules.items():
             self._fail(name, evaluation.failures())
         self._append_streams()
@@ -125,17 +134,33 @@ class _Decoder:
             reason = f"{failure.rule.description or failure.rule.name} {failure.count} rows."
             self.faults.append(Fault(failure.rule.name, name, reason, failure.count, samples))
 
-    def _recording(self, folder: str) -> None:
-        root = self.landing / folder
-        manifest = read_manifest(root)
-        if any(manifest.recording_id == known.manifest.recording_id for known in self.recordings):
-            return  # the same content again: one recording
-        recording = _Recording(folder, manifest)
+    def _unreadable(self, error: FleetError) -> None:
+        where = f" ({error.where})" if error.where else ""
+        self.faults.append(Fault("recording is readable", "ingest.recordings", f"{error.what}{where}", rows=1))
+
+    def _in_order(self) -> list[_Recording]:
+        """The drive's recordings, each content once, by time: neither names nor the order of arrival matter."""
+        known: dict[str, _Recording] = {}
+        for folder in self.item.folders:
+            try:
+                manifest = read_manifest(self.landing / folder)
+                recording = known.setdefault(manifest.recording_id, _Recording(folder, manifest))
+                if recording.folder == folder:
+                    recording.examine(self.landing)
+            except FleetError as error:
+                self._unreadable(error)
+        # Of recordings that start together the largest comes first: it holds what the others hold.
+        return sorted(
+            known.values(),
+            key=lambda it: (it.format is None, it.t_start_ns, -it.manifest.bytes, it.manifest.recording_id),
+        )
+
+    def _read(self, recording: _Recording) -> None:
         self.recordings.append(recording)
-        manifest.verify(root)
-        reader = open_recording(RecordingFiles(root, tuple(file.path for file in manifest.files)))
-        recording.format = reader.format
-        for source, batches in self._passes(reader, recording):
+        if recording.format is None:
+            return  # _in_order has said why
+        folder = recording.folder
+        for source, batches in self._passes(recording.open(self.landing), recording):
             for batch in batches:
                 self._take(batch, recording)
             for refusal in source.refusals:
@@ -170,14 +195,23 @@ class _Decoder:
 
     def _take(self, batch: Batch, recording: _Recording) -> None:
         tally = self._tally(batch.topic, batch.kind)
-        rows, first = batch.table, tally.delivered_rows
+        rows = batch.table
         tally.delivered_rows += rows.num_rows
         if tally.contract is None:
             reason = f"no contract covers topic {batch.topic} ({batch.kind})"
-            tally.refuse(reason, rows.num_rows, f"{recording.folder}: record {first}")
+            tally.refuse(reason, rows.num_rows, f"{recording.folder}: record {tally.delivered_rows - rows.num_rows}")
             return
         table = TABLE_OF_KIND[batch.kind]
+        clock, t_ns = _stamps(rows)
+        if self.overlap is not None and t_ns is not None:
+            repeated = self.overlap.observe(tally.stream, t_ns, rows)
+            if count := int(repeated.sum()):
+                position = f"{recording.folder}: at {t_ns[int(repeated.argmax())]} ns"
+                tally.refuse("an earlier recording of the drive has the same record", count, position)
+                rows, t_ns = rows.filter(pa.array(~repeated)), t_ns[~repeated]
         # Sequences count on over the recordings of a drive, so that one number names one record.
+        first = tally.distinct_rows
+        tally.distinct_rows += rows.num_rows
         sequence = pa.array(np.arange(first, first + rows.num_rows, dtype=np.int64))
         rows = rows.set_column(rows.column_names.index("sequence"), "sequence", sequence)
         refused = np.zeros(rows.num_rows, dtype=bool)
@@ -189,21 +223,17 @@ class _Decoder:
                 tally.refuse(reason, int(new.sum()), f"{recording.folder}: record {first + int(new.argmax())}")
                 np.logical_or(refused, new, out=refused)
 
-        clock, t_ns = _stamps(rows)
         if t_ns is None:
             refuse("the record has no stamp", np.ones(rows.num_rows, dtype=bool))
         else:
             tally.observe(t_ns, clock)
-            if self.overlap is not None:
-                repeated, different = self.overlap.observe(tally.stream, t_ns, rows)
-                refuse("an earlier recording of the drive has the same record", repeated)
-                if different.any():
-                    self.differing[tally.stream] = self.differing.get(tally.stream, 0) + int(different.sum())
         for name, contract in ((table, load_tables()[table]), (tally.stream, tally.contract)):
             self.drive_rules.setdefault(name, DriveEvaluation(contract)).observe(rows)
             for failure in evaluate_rows(contract, rows):
                 refuse(f"broke the rule: {failure.rule.name}", failure.mask)
         accepted = rows.filter(pa.array(~refused))
+        if batch.kind in PAYLOAD_KINDS:
+            tally.payload_bytes = (tally.payload_bytes or 0) + (pc.sum(accepted["message_length"]).as_py() or 0)
         tally.spooled_rows += accepted.num_rows
         constants = {**self._constants(), "stream": tally.stream, "object": recording.object}
         self.spool.append(table, _with_constants(accepted, constants, load_tables()[table].arrow_schema))
@@ -230,6 +260,10 @@ class _Decoder:
                     "longest_gap_ns": tally.longest_gap_ns,
                     "backward_steps": tally.backward_steps,
                     "repeated_steps": tally.repeated_steps,
+                    "expected_rows": tally.expected_rows,
+                    "seen_rows": tally.seen_rows,
+                    "lost_rows": tally.lost_rows,
+                    "payload_bytes": tally.payload_bytes,
                     "clock": tally.clock,
                 }
                 for tally in self.tallies.values()
@@ -240,6 +274,7 @@ class _Decoder:
     def _append_drive(self) -> None:
         contracted = [tally for tally in self.tallies.values() if tally.contract is not None and tally.delivered_rows]
         last = [tally.t_last_ns for tally in contracted if tally.t_last_ns is not None]
+        context = _context(self.recordings)
         self._append(
             "ingest.drives",
             [
@@ -249,7 +284,8 @@ class _Decoder:
                     "t_end_ns": max(last, default=None),
                     "recordings": len(self.recordings),
                     "streams": len(contracted),
-                    "context": _context(self.recordings),
+                    **_policy(contracted, context),
+                    "context": context,
                 }
             ],
         )
@@ -337,6 +373,18 @@ def _with_constants(rows: pa.Table, constants: dict[str, Any], schema: pa.Schema
         for field in schema
     ]
     return pa.table(columns, names=schema.names)
+
+
+def _policy(tallies: list[StreamTally], context: list[dict[str, str]]) -> dict[str, Any]:
+    """What may be done with the drive: as its manifest says, else as the contracts do."""
+    contracts = [tally.contract for tally in tallies if tally.contract is not None]
+    said = {entry["key"]: entry["value"] for entry in context}
+    classes = [contract.retention_class for contract in contracts] or [RETENTION_CLASSES[0]]
+    return {
+        "retention_class": said.get("retention_class", min(classes, key=RETENTION_CLASSES.index)),
+        "residency_region": said.get("residency_region", load_tables()["ingest.drives"].residency),
+        "personal_data": sorted({contract.personal_data for contract in contracts} - {NOT_PERSONAL}),
+    }
 
 
 def _context(recordings: list[_Recording]) -> list[dict[str, str]]:

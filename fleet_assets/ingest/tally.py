@@ -29,6 +29,7 @@ class StreamTally:
     stream: str
     contract: StreamContract | None
     delivered_rows: int = 0  # what the reader handed over
+    distinct_rows: int = 0  # of these, without what an earlier recording has
     unread_rows: int = 0  # what the reader could not read
     refused_rows: int = 0  # by a reader or by a row rule
     spooled_rows: int = 0  # kept: to be published, unless the drive is quarantined
@@ -40,6 +41,8 @@ class StreamTally:
     longest_gap_ns: int = 0
     backward_steps: int = 0
     repeated_steps: int = 0
+    lost_rows: int = 0  # that the gaps have room for
+    payload_bytes: int | None = None  # None: its records have no payload
     _t_previous_ns: int | None = None
     _stamped_rows: int = 0
 
@@ -52,6 +55,19 @@ class StreamTally:
         if self.t_first_ns is None or self.t_last_ns is None or self.t_last_ns <= self.t_first_ns:
             return None
         return (self._stamped_rows - 1) * 1e9 / (self.t_last_ns - self.t_first_ns)
+
+    @property
+    def seen_rows(self) -> int:
+        """Records with a stamp, each once."""
+        return self._stamped_rows
+
+    @property
+    def expected_rows(self) -> int | None:
+        """What the contract's nominal rate asks for between the first and the last stamp; None when there is no such rate."""
+        period_ns = self.contract.nominal_period_ns if self.contract else None
+        if period_ns is None or self.t_first_ns is None or self.t_last_ns is None:
+            return None
+        return min((self.t_last_ns - self.t_first_ns + period_ns // 2) // period_ns + 1, 2**62)
 
     def refuse(self, reason: str, count: int, position: str, *, unread: bool = False) -> None:
         """Counts refused records. unread: they never reached us as rows."""
@@ -73,7 +89,9 @@ class StreamTally:
         if self._t_previous_ns is not None:
             t_ns = np.concatenate([np.array([self._t_previous_ns], dtype=np.int64), t_ns])
         limit_ns = self.contract.gap_limit_ns if self.contract else None
-        gaps, longest_gap_ns, backward, repeated = sequence_steps(t_ns, limit_ns or 0)
+        period_ns = self.contract.nominal_period_ns if self.contract else None
+        gaps, longest_gap_ns, backward, repeated, lost = sequence_steps(t_ns, limit_ns or 0, period_ns or 0)
+        self.lost_rows = min(self.lost_rows + lost, 2**62)
         self.gaps += gaps
         self.longest_gap_ns = max(self.longest_gap_ns, longest_gap_ns)
         self.backward_steps += backward

@@ -32,6 +32,7 @@ schema:
     physicalType: string
     required: true
     description: Key of the drive.
+    classification: none
     primaryKey: true
     primaryKeyPosition: 1
   - name: day
@@ -39,20 +40,24 @@ schema:
     physicalType: date
     required: true
     description: Day.
+    classification: none
     partitioned: true
     partitionKeyPosition: 1
   - name: count
     logicalType: integer
     physicalType: long
     description: How many.
+    classification: none
   - name: limit
     logicalType: integer
     physicalType: long
     description: How many there may be.
+    classification: none
   - name: speed_mps
     logicalType: number
     physicalType: double
     description: Speed.
+    classification: none
     customProperties:
     - property: unit
       value: m/s
@@ -60,10 +65,12 @@ schema:
     logicalType: string
     physicalType: string
     description: State.
+    classification: none
   - name: parts
     logicalType: array
     physicalType: array<struct<name:string,bytes:long>>
     description: Parts.
+    classification: none
   quality:
   - name: speed is possible
     type: custom
@@ -103,6 +110,8 @@ customProperties:
   value: false
 - property: retentionClass
   value: permanent
+- property: residency
+  value: fleet region
 """.replace("[on, off]", "['on', 'off']")
 
 STREAM = """\
@@ -143,6 +152,8 @@ customProperties:
   value: sample
 - property: retentionClass
   value: raw
+- property: residency
+  value: fleet region
 - property: personalData
   value: none
 """

@@ -15,6 +15,7 @@ COLUMN = """\
     logicalType: integer
     physicalType: long
     description: More.
+    classification: none
 """
 RULE = """\
   - name: count is not negative
@@ -63,7 +64,8 @@ TABLE_CHANGES = {
         "added",
     ),
     "scope": ("value: row", "value: drive", "minor", "scope"),
-    "retention": ("value: permanent", "value: raw", "minor", "retentionClass"),
+    "retention": ("value: permanent", "value: raw", "minor", "retention_class"),
+    "residency": ("value: fleet region", "value: eu", "minor", "residency"),
     "owner": ("team:fleet", "team:other", "patch", "owner"),
 }
 

@@ -118,6 +118,7 @@ def write_mcap(
     indexed: bool = True,
     chunk_bytes: int = 16_000,
     encoding: str = "cdr",
+    metadata: dict[str, str] | None = None,
 ) -> Path:
     index_types = IndexType.ALL if indexed else IndexType.NONE
     with open(path, "wb") as file:
@@ -132,7 +133,7 @@ def write_mcap(
             use_summary_offsets=indexed,
         )
         writer.start("ros2", library="test")
-        writer.add_metadata("fleet", {"vehicle": "demo1", "weather": "fog"})
+        writer.add_metadata("fleet", {"vehicle": "demo1", "weather": "fog", **(metadata or {})})
         schemas: dict[str, int] = {}
         channels: dict[str, int] = {}
         for message in messages:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleet_assets.ingest import overlap as module
 from fleet_assets.ingest.overlap import Overlap
 
 Record = tuple[str, int, float | None]  # stream, stamp, content
@@ -23,55 +26,97 @@ def table(values: list[float | None]) -> pa.Table:
     )
 
 
-@given(recordings)
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("overlap")
+
+
+@given(delivered=recordings, block_rows=st.integers(1, 8))
 @settings(deadline=None, max_examples=200)
-def test_against_a_search_through_all(delivered: list[list[list[Record]]]) -> None:
-    overlap = Overlap()
-    earlier: list[list[Record]] = []
-    for recording in delivered:
-        for batch in recording:
-            for stream in ("imu", "gnss"):
-                rows = [row for row in batch if row[0] == stream]
-                stamps = np.array([t for _, t, _ in rows], dtype=np.int64)
-                repeated, different = overlap.observe(stream, stamps, table([value for *_, value in rows]))
-                expected = [_judge(row, earlier) for row in rows]
-                assert repeated.tolist() == [verdict == "repeated" for verdict in expected]
-                assert different.tolist() == [verdict == "different" for verdict in expected]
-        overlap.close()
-        earlier.append([row for batch in recording for row in batch])
+def test_against_a_search_through_all(
+    delivered: list[list[list[Record]]], block_rows: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_BLOCK_ROWS", block_rows)
+        overlap = Overlap(tmp_path_factory.mktemp("records") / "overlap")
+        earlier: list[list[Record]] = []
+        for recording in delivered:
+            for batch in recording:
+                for stream in ("imu", "gnss"):
+                    rows = [row for row in batch if row[0] == stream]
+                    stamps = np.array([t for _, t, _ in rows], dtype=np.int64)
+                    repeated = overlap.observe(stream, stamps, table([value for *_, value in rows]))
+                    assert repeated.tolist() == [any(row in other for other in earlier) for row in rows]
+            whole = [row for batch in recording for row in batch]
+            assert overlap.close() == _contradictions(whole, earlier)
+            earlier.append(whole)
 
 
-def _judge(row: Record, earlier: list[list[Record]]) -> str:
-    verdict = "new"
-    for recording in earlier:
-        stamps = [t for stream, t, _ in recording if stream == row[0]]
-        if row in recording:
-            return "repeated"
-        if stamps and min(stamps) <= row[1] <= max(stamps):
-            verdict = "different"
-    return verdict
+def _contradictions(recording: list[Record], earlier: list[list[Record]]) -> dict[str, int]:
+    """Stream -> records that another recording, which also has some that this one lacks, lacks in its time."""
+    found: dict[str, int] = {}
+    for stream in ("imu", "gnss"):
+        ours = [row for row in recording if row[0] == stream]
+        for other in earlier:
+            theirs = [row for row in other if row[0] == stream]
+            if not ours or not theirs:
+                continue
+            extra = sum(row not in theirs for row in _within(ours, theirs))
+            lacking = len(_within(theirs, ours)) - sum(row in theirs for row in ours)
+            if extra and lacking > 0:
+                found[stream] = max(found.get(stream, 0), extra)
+    return found
 
 
-def test_payload_differs_by_its_length() -> None:
-    def message(length: int, offset: int) -> pa.Table:
-        return pa.table({"schema_name": ["a"], "message_length": [length], "chunk_offset": [offset], "codec": ["none"]})
+def _within(rows: list[Record], time_of: list[Record]) -> list[Record]:
+    stamps = [t for _, t, _ in time_of]
+    return [row for row in rows if min(stamps) <= row[1] <= max(stamps)]
 
-    overlap = Overlap()
-    at = np.array([5], dtype=np.int64)
-    overlap.observe("lidar", at, message(10, 0))
-    overlap.close()
-    verdicts = [overlap.observe("lidar", at, message(length, 99)) for length in (10, 11)]
-    assert [(bool(repeated[0]), bool(different[0])) for repeated, different in verdicts] == [
-        (True, False),
-        (False, True),
-    ]
+
+def recording(overlap: Overlap, stamps: list[int], values: list[float | None]) -> tuple[int, dict[str, int]]:
+    """One IMU recording: how many of its records were known, and what it contradicts."""
+    repeated = overlap.observe("imu", np.array(stamps, dtype=np.int64), table(values))
+    return int(repeated.sum()), overlap.close()
+
+
+def test_payload_differs_by_its_length(folder: Path) -> None:
+    def message(lengths: list[int]) -> pa.Table:
+        same = {"schema_name": ["a"] * len(lengths), "codec": ["none"] * len(lengths)}
+        return pa.table({**same, "message_length": lengths, "chunk_offset": list(range(len(lengths)))})
+
+    overlap = Overlap(folder / "o")
+    at = np.array([5, 6], dtype=np.int64)
+    assert not overlap.observe("lidar", at, message([10, 10])).any()
+    assert overlap.close() == {}
+    assert overlap.observe("lidar", at, message([10, 11])).tolist() == [True, False]
+    assert overlap.close() == {"lidar": 1}
 
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
-def test_recordings_that_follow_each_other_do_not_meet(order: list[int]) -> None:
-    overlap = Overlap()
+def test_recordings_that_follow_each_other_do_not_meet(order: list[int], folder: Path) -> None:
+    overlap = Overlap(folder / "o")
     for part in order:
-        t_ns = np.arange(100, dtype=np.int64) + 100 * part
-        repeated, different = overlap.observe("imu", t_ns, table([1.0] * 100))
-        assert not (repeated | different).any()
-        overlap.close()
+        assert recording(overlap, [t + 100 * part for t in range(100)], [1.0] * 100) == (0, {})
+
+
+@pytest.mark.parametrize("lossy_first", [True, False])
+def test_a_copy_that_lost_records_contradicts_nothing(lossy_first: bool, folder: Path) -> None:
+    overlap = Overlap(folder / "o")
+    whole = (list(range(100)), [float(n) for n in range(100)])
+    lossy = ([t for t in range(100) if t % 7], [float(n) for n in range(100) if n % 7])
+    first, second = (lossy, whole) if lossy_first else (whole, lossy)
+    assert recording(overlap, *first) == (0, {})
+    assert recording(overlap, *second) == (len(lossy[0]), {})
+
+
+def test_memory_holds_a_few_blocks_whatever_the_length(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BLOCK_ROWS", 1000)
+    overlap = Overlap(folder / "o")
+    for copy in range(2):
+        for first in range(0, 50_000, 500):
+            t_ns = np.arange(first, first + 500, dtype=np.int64)
+            known = overlap.observe("imu", t_ns, table([1.0] * 500))
+            assert known.all() == bool(copy)
+            assert sum(stream.waiting_rows for stream in overlap._open.values()) < 1000
+        assert overlap.close() == {}
+    assert sum(file.stat().st_size for file in (folder / "o").iterdir()) == 2 * 50_000 * 16

@@ -11,6 +11,7 @@ from fleet_assets.ingest.tally import StreamTally
 from fleet_assets.kernels.sequence import sequence_facts
 
 FACTS = ("t_first_ns", "t_last_ns", "rate_hz", "gaps", "longest_gap_ns", "backward_steps", "repeated_steps")
+VOLUME = ("lost_rows", "seen_rows", "expected_rows")
 
 
 @given(st.lists(st.lists(st.integers(0, 10**9), max_size=20), max_size=6))
@@ -22,10 +23,19 @@ def test_steps_across_batches_and_files_count(batches: list[list[int]]) -> None:
         parted.observe(np.array(batch, dtype=np.int64), "device")
     stamps = np.array([t for batch in batches for t in batch], dtype=np.int64)
     whole.observe(stamps, "device")
-    assert [getattr(parted, name) for name in FACTS] == [getattr(whole, name) for name in FACTS]
+    assert [getattr(parted, name) for name in FACTS + VOLUME] == [getattr(whole, name) for name in FACTS + VOLUME]
     facts = sequence_facts(stamps, contract.nominal_period_ns, contract.gap_limit_periods)
-    assert [whole.gaps, whole.longest_gap_ns, whole.backward_steps, whole.repeated_steps, whole.rate_hz] == list(facts)
+    for name, value in facts._asdict().items():
+        assert getattr(whole, name) == value
     assert (whole.t_first_ns, whole.t_last_ns) == (min(stamps, default=None), max(stamps, default=None))
+
+
+def test_loss_is_told_from_the_nominal_rate() -> None:
+    tally = StreamTally("imu", load_streams()["imu"])  # 100 Hz
+    tally.observe(np.delete(np.arange(100) * 10_000_000, [40, 41, 42, 70]), "device")
+    assert (tally.seen_rows, tally.expected_rows, tally.lost_rows, tally.gaps) == (96, 100, 4, 2)
+    silent = StreamTally("imu", load_streams()["imu"])
+    assert (silent.seen_rows, silent.expected_rows, silent.lost_rows) == (0, None, 0)
 
 
 def test_reasons_keep_their_first_place() -> None:

@@ -19,7 +19,14 @@ def test_against_a_loop(stamps: list[int], period_ns: int) -> None:
     assert facts.gaps == sum(step > round(1.5 * period_ns) for step in steps)
     assert facts.backward_steps == sum(step < 0 for step in steps)
     assert facts.repeated_steps == sum(step == 0 for step in steps)
+    missing = [round_half_up(step, period_ns) - 1 for step in steps if step > round(1.5 * period_ns)]
+    assert facts.lost_rows == min(sum(missing), 2**62)
     assert facts.longest_gap_ns == min(max([0, *steps]), 2**63 - 1)
+
+
+def round_half_up(step: int, period_ns: int) -> int:
+    step = min(step, 2**63 - 1)
+    return (2 * step + period_ns) // (2 * period_ns)
 
 
 def test_a_step_of_exactly_the_limit_is_no_gap() -> None:
