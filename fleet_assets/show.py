@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from fleet_assets.errors import FleetError
 from fleet_assets.lake.lake import Snapshot
+from fleet_assets.synchronise.policy import load_alignment
 
 
 def drives(snapshot: Snapshot, drive_ids: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -44,10 +45,17 @@ def drives(snapshot: Snapshot, drive_ids: Sequence[str] | None = None) -> list[d
 
 
 def _frames_per_drive(snapshot: Snapshot, drive_ids: Sequence[str] | None) -> dict[str, tuple[int, int]]:
-    frames = snapshot.scan("synchronise.frames", columns=["drive_id", "complete"], drives=drive_ids)
+    frames = snapshot.scan(
+        "synchronise.frames", columns=["drive_id", "complete"], drives=drive_ids, predicate=_shown_policy()
+    )
     counted = frames.append_column("n", pc.cast(frames["complete"], "int64"))
     grouped = counted.group_by("drive_id").aggregate([("n", "count"), ("n", "sum")])
     return {row["drive_id"]: (row["n_count"], row["n_sum"]) for row in grouped.to_pylist()}
+
+
+def _shown_policy() -> str:
+    """Rows of the first policy."""
+    return f"policy = '{load_alignment().policies[0].name}'"
 
 
 def quarantine(snapshot: Snapshot, drive_ids: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -83,10 +91,9 @@ def drive(snapshot: Snapshot, drive_id: str) -> dict[str, Any]:
 
 
 def match_quality(snapshot: Snapshot, drive_id: str) -> list[dict[str, Any]]:
-    """Per channel: frames, matched frames, and the 95th percentile of |dt|."""
-    matches = snapshot.scan(
-        "synchronise.matches", columns=["channel", "method", "sequence", "dt_ns"], drives=[drive_id]
-    )
+    """Per channel, under the first policy: frames, matched frames, and the 95th percentile of |dt|."""
+    columns = ["channel", "method", "sequence", "dt_ns"]
+    matches = snapshot.scan("synchronise.matches", columns, drives=[drive_id], predicate=_shown_policy())
     quality = []
     for channel in sorted(pc.unique(matches["channel"]).to_pylist()):
         of_channel = matches.filter(pc.equal(matches["channel"], channel))

@@ -168,3 +168,60 @@ def interpolate(
         share = np.float64(_distance(t_ns[left], t_frame_ns[row])) / width
         found[row] = values[left] * (1.0 - share) + values[right] * share
     return found
+
+
+@njit(cache=True)
+def slerp(
+    t_frame_ns: np.ndarray, t_ns: np.ndarray, quaternions: np.ndarray, before: np.ndarray, after: np.ndarray
+) -> np.ndarray:
+    """Rotation between the bracket's two, at constant rate along the shorter arc: q and -q are one rotation.
+
+    quaternions: float64 [records, 4], x y z w, of any length but 0. Gives unit quaternions [frames, 4] with w >= 0; NaN
+    without a bracket, or where either is no rotation. Source: Shoemake, "Animating rotation with quaternion curves", 1985.
+    """
+    found = np.full((t_frame_ns.size, 4), np.nan)
+    one, other = np.empty(4), np.empty(4)
+    for row in range(t_frame_ns.size):
+        left, right = before[row], after[row]
+        if left < 0 or not (_unit(quaternions[left], one) and _unit(quaternions[right], other)):
+            continue
+        share = 0.0
+        if left != right:
+            width = np.float64(_distance(t_ns[left], t_ns[right]))
+            share = np.float64(_distance(t_ns[left], t_frame_ns[row])) / width
+        if one[0] * other[0] + one[1] * other[1] + one[2] * other[2] + one[3] * other[3] < 0:
+            other[:] = -other
+        apart, together = 0.0, 0.0
+        for axis in range(4):
+            apart += (one[axis] - other[axis]) ** 2
+            together += (one[axis] + other[axis]) ** 2
+        angle = 2.0 * np.arctan2(np.sqrt(apart), np.sqrt(together))  # exact for small angles, where arccos is not
+        if angle > 1e-9:
+            first, second = np.sin((1.0 - share) * angle), np.sin(share * angle)
+        else:
+            first, second = 1.0 - share, share
+        for axis in range(4):
+            found[row, axis] = first * one[axis] + second * other[axis]
+        _unit(found[row], found[row])
+        if found[row, 3] < 0:
+            found[row] = -found[row]
+    return found
+
+
+@njit(cache=True)
+def _unit(quaternion: np.ndarray, unit: np.ndarray) -> bool:
+    """Writes the quaternion at length 1; False, and nothing written, when it has no direction."""
+    largest = 0.0
+    for axis in range(4):
+        if not np.isfinite(quaternion[axis]):
+            return False
+        largest = max(largest, abs(quaternion[axis]))
+    if largest == 0.0:
+        return False
+    squares = 0.0
+    for axis in range(4):  # by the largest, or squares of tiny or huge values are lost
+        squares += (quaternion[axis] / largest) ** 2
+    length = np.sqrt(squares)
+    for axis in range(4):
+        unit[axis] = quaternion[axis] / largest / length
+    return True

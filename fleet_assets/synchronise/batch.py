@@ -22,9 +22,9 @@ from fleet_assets.lake.versions import DriveVersion, version_of
 from fleet_assets.lake.writer import TaskWriter
 from fleet_assets.services.home import Home
 from fleet_assets.synchronise.drive import INPUTS, OUTPUTS, synchronise_drive
-from fleet_assets.synchronise.policy import load_policy
+from fleet_assets.synchronise.policy import load_alignment
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 _ACCEPTED = "ingest.drives"
 _ROW_BYTES = 64  # what an input row weighs when drives are packed into tasks
 
@@ -79,7 +79,9 @@ def synchronise_batch(
 def _version(inputs: Mapping[str, str]) -> DriveVersion:
     contracts = [load_tables()[name].fingerprint for name in OUTPUTS]
     contracts += [contract.fingerprint for contract in load_streams().values()]
-    return version_of(inputs=inputs, code_version=CODE_VERSION, contracts=contracts, policy=load_policy().fingerprint)
+    return version_of(
+        inputs=inputs, code_version=CODE_VERSION, contracts=contracts, policy=load_alignment().fingerprint
+    )
 
 
 @dataclass(frozen=True)
@@ -93,14 +95,14 @@ class _Work:
         home = Home.open(Path(self.writer.home_root))
         snapshot = Lake.open(home).at(self.commit_id)
         writer = replace(self.writer, task=task)
-        streams, policy = load_streams(), load_policy()
+        streams, alignment = load_streams(), load_alignment()
         outcomes: list[Mapping[str, Any]] = []
         with tempfile.TemporaryDirectory(dir=home.scratch, prefix="synchronise-") as scratch:
             spools = []
             for number, item in enumerate(sorted(items, key=lambda item: item.drive_id)):
                 tables = {name: snapshot.scan(name, drives=[item.drive_id]) for name in INPUTS}
                 day = DriveKey.parse(item.drive_id).day
-                rows = synchronise_drive(tables, item.drive_id, day, streams, policy)
+                rows = synchronise_drive(tables, item.drive_id, day, streams, alignment)
                 faults = [
                     f"{failure.rule.name}: {failure.rule.description} {failure.count} rows."
                     for name, table in rows.items()

@@ -1,7 +1,7 @@
 """How each stream's clock maps to the drive's reference clock.
 
-In: the stamps of a drive's streams, the receiver's UTC, and motion that several sensors see. Out: ClockModels, one per stream
-and segment: where a device clock jumps, a new one starts. What cannot be told is *insufficient*, and a clock that no line
+In: the stamps of a drive's streams, the receiver's UTC, and motion that several sensors see. Out: Clocks, with one model per
+stream and segment: where a device clock jumps, a new one starts. What cannot be told is *insufficient*, and a clock that no line
 describes is *rejected*, with the evidence; nothing is guessed.
 
 A drive's base clock is the logger's, where records have arrival stamps, else that of its key stream. UTC comes from GNSS time
@@ -41,6 +41,7 @@ MIN_YAW_RATE_RADPS = 0.02
 MIN_CORRELATION = 0.9
 MIN_LEAD = 0.1
 MAX_SPAN_S = 86_400.0  # a stray stamp would make a grid of years
+LAST_NS = 2**62  # 2116; so that differences of times, and times plus a wait, fit int64
 
 
 @dataclass(frozen=True)
@@ -91,21 +92,60 @@ class ClockModel:
     def ok(self) -> bool:
         return self.status == "ok"
 
-    def apply(self, t_ns: np.ndarray) -> np.ndarray:
-        """int64 [n] on the reference clock. Only for a model that is ok."""
+    @property
+    def line(self) -> Line:
+        """Only for a model that is ok."""
         if self.offset_ns is None:
             raise ValueError(f"the clock of {self.stream} is not known")
-        drift = np.round(self.skew_ppm * 1e-6 * (t_ns - self.t_anchor_ns)).astype(np.int64)
-        return t_ns + self.offset_ns + drift
+        return Line(self.t_anchor_ns, self.offset_ns, self.skew_ppm)
+
+    def apply(self, t_ns: np.ndarray) -> np.ndarray:
+        """int64 [n] on the reference clock. Only for a model that is ok."""
+        return self.line.apply(t_ns)
+
+
+@dataclass(frozen=True)
+class Line:
+    """From one clock to another: t + offset_ns + skew_ppm * 1e-6 * (t - t_anchor_ns)."""
+
+    t_anchor_ns: int
+    offset_ns: int
+    skew_ppm: float = 0.0
+
+    def apply(self, t_ns: np.ndarray) -> np.ndarray:
+        """int64 [n] -> int64 [n]."""
+        shifted = t_ns + self.offset_ns
+        if self.skew_ppm:
+            shifted += np.round(self.skew_ppm * 1e-6 * (t_ns - self.t_anchor_ns)).astype(np.int64)
+        return shifted
+
+    def fits(self, t_ns: np.ndarray) -> np.ndarray:
+        """bool [n]: whether what apply gives is a time from 1970 to 2116, and exact."""
+        low, high = (float(t) + self.offset_ns for t in (t_ns.min(initial=0), t_ns.max(initial=0)))
+        margin = 1e-6 * abs(self.skew_ppm) * float(2**63)
+        if margin <= low and high <= LAST_NS - margin:
+            return np.ones(t_ns.size, dtype=bool)
+        drift = self.skew_ppm * 1e-6 * (t_ns.astype(np.float64) - self.t_anchor_ns)
+        rough = t_ns.astype(np.float64) + self.offset_ns + drift
+        return (rough >= 0) & (rough <= LAST_NS)
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """models: sorted by stream and segment. logger: from arrival stamps to the reference clock; None without any."""
+
+    models: list[ClockModel]
+    logger: Line | None
 
 
 def on_reference(models: Sequence[ClockModel], t_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A stream's stamps, int64 [n] in order of the recording, on the reference clock, and for which of them it is known."""
+    """A stream's stamps, int64 [n] in order of the recording, on the reference clock, and for which of them it is known: a
+    stray stamp that would be before 1970 or beyond 2116 is no time."""
     told, known = t_ns.copy(), np.zeros(t_ns.size, dtype=bool)
     for model in models:
         if model.ok:
             part = slice(model.first_row, model.first_row + model.rows)
-            told[part], known[part] = model.apply(t_ns[part]), True
+            told[part], known[part] = model.apply(t_ns[part]), model.line.fits(t_ns[part])
     return told, known
 
 
@@ -130,8 +170,8 @@ class Evidence:
 NO_TIME = np.iinfo(np.int64).min
 
 
-def estimate(evidence: Evidence, key_stream: str | None) -> list[ClockModel]:
-    """Models of every stream that has stamps, sorted by stream and segment."""
+def estimate(evidence: Evidence, key_stream: str | None) -> Clocks:
+    """Models of every stream that has stamps, and of the logger's clock."""
     streams = {name: stamps for name, stamps in sorted(evidence.streams.items()) if stamps.t_ns.size}
     on_host = any(stamps.t_host_ns is not None for stamps in streams.values())
     base_domain = streams[key_stream].contract.clock_domain if key_stream in streams else None
@@ -140,7 +180,8 @@ def estimate(evidence: Evidence, key_stream: str | None) -> list[ClockModel]:
         if [model.status for model in models] == ["insufficient"]:
             to_base[name] = [_by_correlation(models[0], evidence, to_base, key_stream)]
     utc = _utc(evidence, streams, to_base)
-    return [_chained(model, utc, on_host, key_stream) for models in to_base.values() for model in models]
+    models = [_chained(model, utc, on_host, key_stream) for models in to_base.values() for model in models]
+    return Clocks(models, Line(0, utc.offset_ns if utc else 0) if on_host else None)
 
 
 def _to_base(name: str, stamps: Stamps, on_host: bool, base_domain: str | None) -> list[ClockModel]:

@@ -16,38 +16,61 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fleet_assets.contracts.loader import StreamContract, load_tables
-from fleet_assets.synchronise.clock import NO_TIME, ClockModel, Evidence, Motion, Stamps, estimate, on_reference
-from fleet_assets.synchronise.frames import Channel, ego_motion, key_times, match, required
-from fleet_assets.synchronise.policy import Policy
+from fleet_assets.synchronise.clock import (
+    LAST_NS,
+    NO_TIME,
+    ClockModel,
+    Clocks,
+    Evidence,
+    Motion,
+    Stamps,
+    estimate,
+    on_reference,
+)
+from fleet_assets.synchronise.frames import Channel, Frames, ego_motion, key_frames, match, required
+from fleet_assets.synchronise.policy import Alignment, Policy
 
 INPUTS = ("ingest.messages", "ingest.imu", "ingest.gnss", "ingest.bus_signals")
 OUTPUTS = ("synchronise.clock_models", "synchronise.frames", "synchronise.matches")
 
 
 def synchronise_drive(
-    tables: Mapping[str, pa.Table], drive_id: str, day: date, streams: Mapping[str, StreamContract], policy: Policy
+    tables: Mapping[str, pa.Table],
+    drive_id: str,
+    day: date,
+    streams: Mapping[str, StreamContract],
+    alignment: Alignment,
 ) -> dict[str, pa.Table]:
     """tables: the drive's rows of INPUTS. streams: contracts by name. Gives rows of OUTPUTS, with the contract's schemas."""
     rows = _by_stream(tables)
     evidence = _evidence(rows, streams)
-    key_stream = next((name for name in policy.key_streams if name in evidence.streams), None)
-    models = estimate(evidence, key_stream)
-    channels = {
-        name: _channel(
-            table, streams[name], evidence.streams[name], [model for model in models if model.stream == name]
-        )
-        for name, table in rows.items()
-    }
-    key, t_frame_ns = key_times(channels, policy)
-    motion = ego_motion(t_frame_ns, channels, policy)
-    matches = {name: match(t_frame_ns, channel, policy, motion) for name, channel in channels.items()}
-    constants = {"drive_id": drive_id, "day": day}
-    frames = _frames(t_frame_ns, key, motion, {name: matches[name] for name in required(channels, policy)})
+    key_stream = next((name for name in alignment.key_streams if name in evidence.streams), None)
+    clocks = estimate(evidence, key_stream)
+    channels = {name: _channel(table, streams[name], evidence.streams[name], clocks) for name, table in rows.items()}
+    frames = key_frames(channels, alignment)
+    made = [_by_policy(frames, channels, alignment, policy, drive_id, day) for policy in alignment.policies]
     return {
-        "synchronise.clock_models": _clock_rows(models, constants),
-        "synchronise.frames": _table("synchronise.frames", frames, constants, t_frame_ns.size),
-        "synchronise.matches": _match_rows(matches, constants, t_frame_ns.size),
+        "synchronise.clock_models": _clock_rows(clocks.models, {"drive_id": drive_id, "day": day}),
+        "synchronise.frames": pa.concat_tables([frame_rows for frame_rows, _ in made]),
+        "synchronise.matches": pa.concat_tables([match_rows for _, match_rows in made]),
     }
+
+
+def _by_policy(
+    frames: Frames,
+    channels: Mapping[str, Channel],
+    alignment: Alignment,
+    policy: Policy,
+    drive_id: str,
+    day: date,
+) -> tuple[pa.Table, pa.Table]:
+    """Rows of synchronise.frames and synchronise.matches under one policy."""
+    motion = ego_motion(frames, channels, alignment, policy)
+    matches = {name: match(frames, channel, alignment, policy, motion) for name, channel in channels.items()}
+    constants = {"drive_id": drive_id, "day": day, "policy": policy.name}
+    needed = {name: matches[name] for name in required(channels, alignment)}
+    rows = _table("synchronise.frames", _frames(frames, motion, needed), constants, frames.count)
+    return rows, _match_rows(matches, constants, frames.count)
 
 
 def _by_stream(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
@@ -84,20 +107,30 @@ def _evidence(rows: Mapping[str, pa.Table], streams: Mapping[str, StreamContract
     return Evidence(stamps, gnss_time, motion)
 
 
-def _channel(table: pa.Table, contract: StreamContract, stamps: Stamps, models: Sequence[ClockModel]) -> Channel:
+def _channel(table: pa.Table, contract: StreamContract, stamps: Stamps, clocks: Clocks) -> Channel:
     sequence = table["sequence"].to_numpy()
     values = _values(table, contract)
-    t_ns, known = on_reference(models, stamps.t_ns)
+    t_ns, known = on_reference([model for model in clocks.models if model.stream == contract.name], stamps.t_ns)
     if not known.any():
-        return Channel(contract, sequence, None, values)
+        return Channel(contract, sequence, None, None, values)
     order = np.argsort(t_ns, kind="stable")
     order = order[known[order]]
+    arrival_ns = _arrival_ns(stamps, clocks)
     return Channel(
         contract,
         sequence[order],
         t_ns[order],
+        None if arrival_ns is None else arrival_ns[order],
         {column: column_values[order] for column, column_values in values.items()},
     )
+
+
+def _arrival_ns(stamps: Stamps, clocks: Clocks) -> np.ndarray | None:
+    """Arrival of the stream's records on the reference clock, in order of the recording."""
+    if stamps.t_host_ns is None or clocks.logger is None:
+        return None
+    fits = clocks.logger.fits(stamps.t_host_ns)
+    return np.where(fits, clocks.logger.apply(stamps.t_host_ns), LAST_NS)  # what has no time has not arrived
 
 
 def _values(table: pa.Table, contract: StreamContract) -> dict[str, np.ndarray]:
@@ -113,21 +146,18 @@ def _values(table: pa.Table, contract: StreamContract) -> dict[str, np.ndarray]:
 
 
 def _frames(
-    t_frame_ns: np.ndarray,
-    key: str | None,
-    motion: Mapping[str, np.ndarray],
-    needed: Mapping[str, Mapping[str, Any]],
+    frames: Frames, motion: Mapping[str, np.ndarray], needed: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    complete = np.full(t_frame_ns.size, bool(needed))
-    worst_m = np.full(t_frame_ns.size, np.nan)
+    complete = np.full(frames.count, bool(needed))
+    worst_m = np.full(frames.count, np.nan)
     for columns in needed.values():
         complete &= np.asarray(columns["sequence"].is_valid())
         off_m = np.asarray(columns["misalignment_m"].to_numpy(zero_copy_only=False), dtype=np.float64)
         worst_m = np.fmax(worst_m, off_m)
     return {
-        "frame": np.arange(t_frame_ns.size),
-        "t_ns": t_frame_ns,
-        "key_stream": pa.repeat(pa.scalar(key, type=pa.string()), t_frame_ns.size),
+        "frame": np.arange(frames.count),
+        "t_ns": frames.t_ns,
+        "key_stream": pa.repeat(pa.scalar(frames.key_stream, type=pa.string()), frames.count),
         **motion,
         "misalignment_m": worst_m,
         "complete": complete,

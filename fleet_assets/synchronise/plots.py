@@ -11,14 +11,17 @@ import pyarrow.compute as pc
 
 from fleet_assets.lake.plots import figure, png
 from fleet_assets.lake.tables import Snapshot
+from fleet_assets.synchronise.policy import load_alignment
 
 _FRAMES = 2000  # more points would not be seen
 
 
 def plots(snapshot: Snapshot, drives: Sequence[str]) -> dict[str, bytes]:
-    """synchronise.matches: dt per channel over the frames of the first drive that has any."""
+    """synchronise.matches: dt per channel, under the first policy, over the frames of the first drive that has any."""
+    policy = load_alignment().policies[0].name
     for drive in drives:
-        matches = snapshot.scan("synchronise.matches", ["frame", "channel", "dt_ns"], drives=[drive])
+        columns = ["frame", "channel", "dt_ns"]
+        matches = snapshot.scan("synchronise.matches", columns, drives=[drive], predicate=f"policy = '{policy}'")
         matches = matches.filter(pc.and_(pc.is_valid(matches["dt_ns"]), pc.less(matches["frame"], _FRAMES)))
         if not matches.num_rows:
             continue

@@ -1,6 +1,7 @@
-"""The alignment policy: a versioned contract file.
+"""The alignment policies: a versioned contract file.
 
-In: `contracts/policies/alignment.yaml`. Out: Policy. A mistake is a ContractError with file, line, place and remedy.
+In: `contracts/policies/alignment.yaml`. Out: Alignment, with the policies by which frames are made. A mistake is a
+ContractError with file, line, place and remedy.
 """
 
 from __future__ import annotations
@@ -18,24 +19,39 @@ from fleet_assets.contracts.document import Node, read_document
 from fleet_assets.contracts.loader import load_streams, load_tables
 
 PATH = Path(fleet_assets.contracts.__file__).parent / "policies" / "alignment.yaml"
-_TOLERANCES = {"nearest": ("before_ms", "after_ms"), "linear": (), "hold": ("before_ms",)}
+_TOLERANCES = {"nearest": ("before_ms", "after_ms"), "linear": (), "slerp": (), "hold": ("before_ms",)}
 METHODS = tuple(_TOLERANCES)
 KINDS = ("camera", "lidar", "radar", "imu", "gnss", "bus")
 EGO = ("speed_mps", "yaw_rate_radps", "accel_x_mps2", "latitude_deg", "longitude_deg")
+ORIENTATION = ("orientation_x", "orientation_y", "orientation_z", "orientation_w")
 _ENTRIES = (
-    "version", "description", "key_streams", "grid_hz", "channels", "required_kinds", "required_kinds_without_payload",
-    "ego", "gap_limit_without_rate_ms",
+    "version", "description", "key_streams", "grid_hz", "policies", "required_kinds", "required_kinds_without_payload",
+    "ego", "orientation", "gap_limit_without_rate_ms",
 )  # fmt: skip
 _LONGEST_NS = 3_600_000_000_000
 
 
 @dataclass(frozen=True)
 class ChannelPolicy:
-    """How one kind of stream is matched. Tolerances on the reference clock."""
+    """How one kind of stream is matched. Tolerances on the reference clock. wait_ns: how long a frame waits for it, from the
+    arrival of its key record; None: a record counts whenever it came."""
 
     method: str
     before_ns: int
     after_ns: int
+    wait_ns: int | None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One way to make frames. Causal: what had not arrived in time does not count."""
+
+    name: str
+    channels: Mapping[str, ChannelPolicy]
+
+    @property
+    def causal(self) -> bool:
+        return any(channel.wait_ns is not None for channel in self.channels.values())
 
 
 @dataclass(frozen=True)
@@ -48,48 +64,68 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Policy:
+class Alignment:
+    """policies: the first is the one that commands show. orientation: streams that tell it, the best first."""
+
     version: str
     key_streams: tuple[str, ...]
     grid_period_ns: int
-    channels: Mapping[str, ChannelPolicy]
+    policies: tuple[Policy, ...]
     required_kinds: tuple[str, ...]
     required_kinds_without_payload: tuple[str, ...]
     ego: Mapping[str, tuple[Source, ...]]
+    orientation: tuple[str, ...]
     gap_limit_without_rate_ns: int
     fingerprint: str
 
 
 @lru_cache(maxsize=4)
-def load_policy(path: Path = PATH) -> Policy:
-    """Reads and checks the policy. Raises ContractError."""
+def load_alignment(path: Path = PATH) -> Alignment:
+    """Reads and checks the policies. Raises ContractError."""
     document = read_document(path)
     _only(document, _ENTRIES)
     version = document["version"]
     if not re.fullmatch(r"\d+\.\d+\.\d+", version.text):
         raise version.error(f"{version.value!r} is no version", "Use MAJOR.MINOR.PATCH.")
-    for node, names in ((document["channels"], KINDS), (document["ego"], EGO)):
-        _only(node, names)
-    return Policy(
+    policies = document["policies"]
+    if not policies.of(dict):
+        raise policies.error("no policy", "Describe at least one.")
+    _only(document["ego"], EGO)
+    turning = tuple(name for name, contract in load_streams().items() if set(ORIENTATION) <= _columns(contract.table))
+    return Alignment(
         version=version.text,
-        key_streams=tuple(node.one_of(tuple(load_streams())) for node in _list(document["key_streams"])),
+        key_streams=_choices(document["key_streams"], tuple(load_streams())),
         grid_period_ns=_ns(document["grid_hz"], lambda rate_hz: 1e9 / rate_hz),
-        channels={kind: _channel(document["channels"][kind]) for kind in KINDS},
-        required_kinds=tuple(node.one_of(KINDS) for node in _list(document["required_kinds"])),
-        required_kinds_without_payload=tuple(
-            node.one_of(KINDS) for node in _list(document["required_kinds_without_payload"])
-        ),
+        policies=tuple(_policy(policies, name) for name in policies.of(dict)),
+        required_kinds=_choices(document["required_kinds"], KINDS),
+        required_kinds_without_payload=_choices(document["required_kinds_without_payload"], KINDS),
         ego={name: tuple(_source(node) for node in _list(document["ego"][name])) for name in EGO},
+        orientation=_choices(document["orientation"], turning),
         gap_limit_without_rate_ns=_ns(document["gap_limit_without_rate_ms"]),
         fingerprint=hashlib.sha256(json.dumps(document.value, sort_keys=True).encode()).hexdigest(),
     )
 
 
-def _channel(node: Node) -> ChannelPolicy:
+def _policy(policies: Node, name: str) -> Policy:
+    node = policies[name]
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name):
+        raise node.error(f"a policy called {name!r}", "Use lower case letters, digits and underscores.")
+    _only(node, KINDS)
+    causal = [kind for kind in KINDS if "wait_ms" in node[kind].of(dict)]
+    for kind in KINDS:
+        if causal and kind not in causal:
+            raise node[kind].error(
+                f"{kind} has no wait_ms, but {causal[0]} has", "A policy waits for all kinds or none."
+            )
+    return Policy(name, {kind: _channel(node[kind], bool(causal)) for kind in KINDS})
+
+
+def _channel(node: Node, causal: bool) -> ChannelPolicy:
     method = node["method"].one_of(METHODS)
-    _only(node, ("method", *_TOLERANCES[method]))
+    _only(node, ("method", *_TOLERANCES[method], *(("wait_ms",) if causal else ())))
     tolerances = {name: _ns(node[name]) for name in _TOLERANCES[method]}
-    return ChannelPolicy(method, tolerances.get("before_ms", 0), tolerances.get("after_ms", 0))
+    wait_ns = _ns(node["wait_ms"]) if causal else None
+    return ChannelPolicy(method, tolerances.get("before_ms", 0), tolerances.get("after_ms", 0), wait_ns)
 
 
 def _source(node: Node) -> Source:
@@ -100,6 +136,10 @@ def _source(node: Node) -> Source:
         return Source(contract.name, signal=node["signal"].text)
     columns = tuple(column.name for column in load_tables()[contract.table].columns if column.type == "double")
     return Source(contract.name, column=node["column"].one_of(columns))
+
+
+def _columns(table: str) -> set[str]:
+    return {column.name for column in load_tables()[table].columns}
 
 
 def _only(node: Node, names: Sequence[str]) -> None:
@@ -113,6 +153,10 @@ def _only(node: Node, names: Sequence[str]) -> None:
 
 def _list(node: Node) -> list[Node]:
     return list(node)
+
+
+def _choices(node: Node, values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(entry.one_of(values) for entry in _list(node))
 
 
 def _ns(node: Node, to_ns: Callable[[float], float] = lambda ms: ms * 1e6) -> int:

@@ -41,7 +41,7 @@ def frame_facts(fleet: Fleet, drive_id: str) -> dict[str, int]:
         "query",
         "SELECT count(*) AS frames, count(speed_mps) AS speed, count(yaw_rate_radps) AS yaw_rate, "
         "count(accel_x_mps2) AS accel, count(latitude_deg) AS latitude "
-        f"FROM synchronise.frames WHERE drive_id = '{drive_id}'",
+        f"FROM synchronise.frames WHERE drive_id = '{drive_id}' AND policy = 'offline'",
     )
     return dict(facts)
 
@@ -117,8 +117,9 @@ def test_canedge_is_one_drive_by_fleet_run(fleet: Fleet) -> None:
     (invented,) = fleet(
         "query",
         "SELECT count(*) AS n FROM synchronise.matches AS m JOIN synchronise.frames AS f "
-        "ON m.drive_id = f.drive_id AND m.frame = f.frame "
-        f"WHERE m.drive_id = '{drive_id}' AND m.channel = 'gnss' AND m.reason = 'gap' AND f.latitude_deg IS NOT NULL",
+        "ON m.drive_id = f.drive_id AND m.policy = f.policy AND m.frame = f.frame "
+        f"WHERE m.drive_id = '{drive_id}' AND m.policy = 'offline' AND m.channel = 'gnss' AND m.reason = 'gap' "
+        "AND f.latitude_deg IS NOT NULL",
     )
     assert invented["n"] == 0
 

@@ -161,3 +161,74 @@ def test_records_out_of_order_are_refused(match: str) -> None:
     limits = [np.uint64(1)] * (2 if match == "nearest" else 1)
     with pytest.raises(ValueError, match="sorted"):
         getattr(align, match)(ints([0]), ints([0, 2, 1]), *limits)
+
+
+# Rotations
+
+
+def unit(quaternion: np.ndarray) -> np.ndarray:
+    scaled = quaternion / np.abs(quaternion).max()
+    return np.asarray(scaled / np.linalg.norm(scaled))
+
+
+def turned(left: np.ndarray, right: np.ndarray, share: float) -> np.ndarray:
+    """left, then a share of the rotation from left to right, by axis and angle: another way than the kernel's."""
+
+    def times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        vector = a[3] * b[:3] + b[3] * a[:3] + np.cross(a[:3], b[:3])
+        return np.array([*vector, a[3] * b[3] - a[:3] @ b[:3]])
+
+    step = times(np.array([*-left[:3], left[3]]), right)
+    step = step if step[3] >= 0 else -step
+    length = float(np.linalg.norm(step[:3]))
+    if length == 0.0:
+        return left
+    half = np.arctan2(length, step[3]) * share
+    return times(left, np.array([*(step[:3] / length * np.sin(half)), np.cos(half)]))
+
+
+components = st.one_of(st.floats(-1, 1), st.sampled_from([0.0, 1.0, -1.0, 1e-8, float("nan")]))
+rotations = st.lists(components, min_size=4, max_size=4)
+
+
+@given(frames, records, limits, st.data())
+@settings(deadline=None)
+def test_slerp_against_axis_and_angle(at: list[int], t_ns: list[int], limit: int, data: st.DataObject) -> None:
+    drawn = data.draw(st.lists(rotations, min_size=len(t_ns), max_size=len(t_ns)))
+    quaternions = np.array(drawn, dtype=np.float64).reshape(-1, 4)
+    before, after, _ = align.bracket(ints(at), ints(t_ns), np.uint64(limit))
+    found = align.slerp(ints(at), ints(t_ns), quaternions, before, after)
+    signs = data.draw(st.lists(st.sampled_from([1, -1]), min_size=len(t_ns), max_size=len(t_ns)))
+    flipped = quaternions * np.array(signs, dtype=np.float64)[:, None]
+    other = align.slerp(ints(at), ints(t_ns), flipped, before, after)
+    for t, left, right, rotation, of_flipped in zip(at, before.tolist(), after.tolist(), found, other, strict=True):
+        if left < 0 or not all(np.isfinite(quaternions[row]).all() and quaternions[row].any() for row in (left, right)):
+            assert np.isnan(rotation).all()
+            assert np.isnan(of_flipped).all()
+            continue
+        assert np.linalg.norm(rotation) == pytest.approx(1)
+        assert rotation[3] >= 0
+        one, two = unit(quaternions[left]), unit(quaternions[right])
+        if abs(one @ two) < 1e-6:
+            continue  # half a turn apart: both arcs are as short
+        share = 0.0 if left == right else (t - t_ns[left]) / (t_ns[right] - t_ns[left])
+        expected = turned(one, two, share)
+        # q and -q are the same rotation.
+        assert abs(rotation @ expected) == pytest.approx(1, abs=1e-12)
+        assert abs(rotation @ of_flipped) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_slerp_takes_the_shorter_arc(sign: int) -> None:
+    """A yaw of 0 and 60 degrees: 20 degrees at a third, whatever the signs."""
+    yaw = np.radians([0.0, 60.0])
+    quaternions = np.stack([np.zeros(2), np.zeros(2), np.sin(yaw / 2), np.cos(yaw / 2)], axis=1)
+    quaternions[1] *= sign * 5  # of any length
+    (found,) = align.slerp(ints([10]), ints([0, 30]), quaternions, ints([0]), ints([1]))
+    assert found == pytest.approx([0, 0, np.sin(np.radians(10)), np.cos(np.radians(10))])
+
+
+def test_slerp_of_tiny_and_huge_values() -> None:
+    quaternions = np.array([[0, 0, 0, 1e-300], [0, 0, 1e300, 1e300]])
+    (found,) = align.slerp(ints([15]), ints([0, 30]), quaternions, ints([0]), ints([1]))
+    assert found == pytest.approx([0, 0, np.sin(np.radians(22.5)), np.cos(np.radians(22.5))])

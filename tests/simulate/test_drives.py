@@ -19,7 +19,7 @@ from fleet_assets.errors import FleetError
 from fleet_assets.ingest.decode import WHOLE_RECORDING, DecodedDrive
 from fleet_assets.simulate.drives import FAULTS, write_drive
 from fleet_assets.synchronise.drive import synchronise_drive
-from fleet_assets.synchronise.policy import load_policy
+from fleet_assets.synchronise.policy import load_alignment
 
 START = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 SECONDS = 30.0  # three chunks, and enough GNSS times to tell UTC
@@ -39,7 +39,7 @@ def decoded_with(tmp_path: Path, *wanted: str) -> DecodedDrive:
 
 def synchronised(decoded: DecodedDrive) -> dict[str, Any]:
     key = DriveKey.parse(decoded.item.drive_id)
-    return synchronise_drive(tables(decoded), str(key), key.day, load_streams(), load_policy())
+    return synchronise_drive(tables(decoded), str(key), key.day, load_streams(), load_alignment())
 
 
 def published(decoded: DecodedDrive) -> dict[str, int]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from fleet_assets.contracts.loader import load_streams, load_tables
 from fleet_assets.synchronise.drive import INPUTS, synchronise_drive
-from fleet_assets.synchronise.policy import Policy, load_policy
+from fleet_assets.synchronise.policy import Alignment, load_alignment
 
 DRIVE, DAY = "car7--20260102T030405Z", date(2026, 1, 2)
 T0_NS = 1_767_323_045_000_000_000
@@ -34,7 +34,7 @@ def rows(stream: str, t_device_ns: Sequence[int] | np.ndarray | None, **columns:
     return pa.table(arrays, schema=load_tables()[load_streams()[stream].table].arrow_schema)
 
 
-def synchronise(*streams: pa.Table, policy: Policy | None = None) -> dict[str, pa.Table]:
+def synchronise(*streams: pa.Table, alignment: Alignment | None = None) -> dict[str, pa.Table]:
     """The tables of one drive. Each is checked against its contract's schema."""
     inputs = {}
     for name in INPUTS:
@@ -43,7 +43,7 @@ def synchronise(*streams: pa.Table, policy: Policy | None = None) -> dict[str, p
             [schema.empty_table(), *(table for table in streams if table.schema.equals(schema))]
         )
     assert sum(table.num_rows for table in inputs.values()) == sum(table.num_rows for table in streams)
-    found = synchronise_drive(inputs, DRIVE, DAY, load_streams(), policy or load_policy())
+    found = synchronise_drive(inputs, DRIVE, DAY, load_streams(), alignment or load_alignment())
     for name, table in found.items():
         assert table.schema.equals(load_tables()[name].arrow_schema), name
         table.validate(full=True)
@@ -58,9 +58,10 @@ def clocks(found: dict[str, pa.Table]) -> dict[str, list[dict[str, Any]]]:
     return by_stream
 
 
-def matches(found: dict[str, pa.Table], channel: str) -> list[dict[str, Any]]:
-    return [row for row in found["synchronise.matches"].to_pylist() if row["channel"] == channel]
+def matches(found: dict[str, pa.Table], channel: str, policy: str = "offline") -> list[dict[str, Any]]:
+    rows = found["synchronise.matches"].to_pylist()
+    return [row for row in rows if (row["channel"], row["policy"]) == (channel, policy)]
 
 
-def frames(found: dict[str, pa.Table]) -> list[dict[str, Any]]:
-    return list(found["synchronise.frames"].to_pylist())
+def frames(found: dict[str, pa.Table], policy: str = "offline") -> list[dict[str, Any]]:
+    return [row for row in found["synchronise.frames"].to_pylist() if row["policy"] == policy]

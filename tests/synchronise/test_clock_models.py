@@ -44,7 +44,7 @@ def clock(
 
 
 def models_of(stream: str, device: np.ndarray | None, host: np.ndarray | None) -> list[ClockModel]:
-    return estimate(Evidence({stream: Stamps(load_streams()[stream], device, host)}), None)
+    return estimate(Evidence({stream: Stamps(load_streams()[stream], device, host)}), None).models
 
 
 @given(seeds, st.integers(-(10**12), 10**12), st.floats(-80, 80), st.sampled_from([0.0, 0.3]))
@@ -142,7 +142,12 @@ def test_few_pairs_are_insufficient() -> None:
 
 def test_a_drive_without_stamps_has_no_models() -> None:
     empty = np.zeros(0, dtype=np.int64)
-    assert models_of("lidar", empty, None) == models_of("lidar", None, None) == estimate(Evidence({}), "lidar") == []
+    assert (
+        models_of("lidar", empty, None)
+        == models_of("lidar", None, None)
+        == estimate(Evidence({}), "lidar").models
+        == []
+    )
 
 
 # UTC
@@ -155,7 +160,7 @@ def gnss(difference_ns: np.ndarray, known: np.ndarray | None = None) -> ClockMod
     if known is not None:
         told[~known] = NO_TIME
     stamps = Stamps(load_streams()["gnss"], None, host)
-    (model,) = estimate(Evidence({"gnss": stamps}, {"gnss": told}), None)
+    (model,) = estimate(Evidence({"gnss": stamps}, {"gnss": told}), None).models
     return model
 
 
@@ -196,7 +201,7 @@ def test_a_device_clock_reaches_utc_through_the_logger(seed: int) -> None:
         "gnss": Stamps(contracts["gnss"], None, fixes.host),
         "lidar": Stamps(contracts["lidar"], lidar.device, lidar.host),
     }
-    fix, scan = estimate(Evidence(streams, {"gnss": utc}), "lidar")
+    fix, scan = estimate(Evidence(streams, {"gnss": utc}), "lidar").models
     assert (fix.stream, fix.offset_ns, fix.method) == ("gnss", -4 * SECOND, "reference")
     assert (scan.stream, scan.method) == ("lidar", "arrival")
     assert np.abs(scan.apply(lidar.device) - (lidar.t_ns - 4 * SECOND)).max() < MS
@@ -239,7 +244,7 @@ def by_correlation(
             "gps_imu": Motion("gps_imu", device, scale * seen + 0.01 + random.normal(0, 0.002, mine_s.size)),
         },
     )
-    return {model.stream: model for model in estimate(evidence, None)}["gps_imu"]
+    return {model.stream: model for model in estimate(evidence, None).models}["gps_imu"]
 
 
 @given(seeds, st.floats(-1000, 1000))
@@ -291,7 +296,7 @@ def test_turns_that_repeat_do_not_tell_which_is_which() -> None:
             },
         ),
         None,
-    )[0]
+    ).models[0]
     assert (model.stream, model.status) == ("gps_imu", "insufficient")
     assert "next best" in model.evidence
 
@@ -305,6 +310,6 @@ def test_a_stray_stamp_makes_no_grid_of_years() -> None:
     }
     contracts = load_streams()
     streams = {"imu": Stamps(contracts["imu"], None, host), "gps_imu": Stamps(contracts["gps_imu"], device, None)}
-    model = estimate(Evidence(streams, motion=motion), None)[0]
+    model = estimate(Evidence(streams, motion=motion), None).models[0]
     assert (model.stream, model.status) == ("gps_imu", "insufficient")
     assert "more than a day" in model.evidence

@@ -6,11 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from synchronise.drives import MS, SECOND, T0_NS, clocks, frames, matches, rows, synchronise
 
+from fleet_assets.contracts.loader import load_tables
+from fleet_assets.contracts.rules import evaluate_rows
 from fleet_assets.synchronise.frames import LONGEST_SILENCE_NS
-from fleet_assets.synchronise.policy import load_policy
+from fleet_assets.synchronise.policy import load_alignment
 
 
 def every(period_ns: int, count: int, start_ns: int = 0) -> np.ndarray:
@@ -177,9 +182,157 @@ def test_records_of_a_stream_out_of_order_are_sorted_by_time() -> None:
 
 
 def test_what_a_complete_frame_needs_is_the_policys() -> None:
-    policy = load_policy()
+    alignment = load_alignment()
     key, camera = every(100 * MS, 10), every(100 * MS, 5)
     streams = lidar(key), rows("camera_front", None, t_host_ns=camera)
     assert [row["complete"] for row in frames(synchronise(*streams))] == [True] * 5 + [False] * 5
-    only_lidar = replace(policy, required_kinds=("lidar",))
-    assert all(row["complete"] for row in frames(synchronise(*streams, policy=only_lidar)))
+    only_lidar = replace(alignment, required_kinds=("lidar",))
+    assert all(row["complete"] for row in frames(synchronise(*streams, alignment=only_lidar)))
+
+
+# Under the causal policy: what had arrived in time.
+
+
+def sent(stream: str, t_ns: np.ndarray, delay_ns: int | np.ndarray, **columns: object) -> pa.Table:
+    """Records of a device clock that is the logger's, with a delay of arrival. One comes at once, so that the clock is told."""
+    host = t_ns + delay_ns
+    host[0] = t_ns[0]
+    host[-1] = t_ns[-1]
+    return rows(stream, t_ns, t_host_ns=host, **columns)
+
+
+def test_what_came_too_late_is_not_used_and_is_counted() -> None:
+    key = every(100 * MS, 40)
+    delay = np.full(40, 5 * MS)
+    delay[[7, 20]] = 60 * MS  # later than the wait of 20 ms
+    found = synchronise(lidar(key), sent("camera_front", key - 10 * MS, delay))
+    offline, causal = (matches(found, "camera_front", policy) for policy in ("offline", "causal"))
+    assert [row["sequence"] for row in offline] == list(range(40))
+    assert {row["late_ns"] for row in offline} == {None}
+    # It would have been there 50 ms after the frame; the one before is 110 ms off, further than 100.
+    assert [row["sequence"] for row in causal] == [n if n not in (7, 20) else None for n in range(40)]
+    assert [(row["late_ns"], row["reason"]) for row in causal if row["sequence"] is None] == [(30 * MS, "late")] * 2
+    assert [row["frame"] for row in frames(found, "causal") if not row["complete"]] == [7, 20]
+    assert all(row["complete"] for row in frames(found))
+
+
+def test_an_older_record_stands_in_for_one_that_is_late() -> None:
+    key = every(100 * MS, 40)
+    camera = every(50 * MS, 80)
+    delay = np.full(80, 5 * MS)
+    delay[20] = 60 * MS
+    found = matches(synchronise(lidar(key), sent("camera_front", camera, delay)), "camera_front", "causal")
+    assert (found[10]["sequence"], found[10]["dt_ns"]) == (19, -50 * MS)
+    assert (found[10]["late_ns"], found[10]["reason"]) == (40 * MS, None)
+
+
+def test_motion_is_what_the_vehicle_knew() -> None:
+    """Acceleration rises; where the record after the frame is late, the one before stands."""
+    t_ns = every(10 * MS, 300)
+    delay = np.full(300, MS)
+    delay[151] = 40 * MS
+    table = sent("imu", t_ns, delay, gyro_z_radps=np.full(300, 0.1), accel_x_mps2=(t_ns - T0_NS) / SECOND)
+    found = synchronise(lidar(every(100 * MS, 29, 5 * MS)), table)
+    offline, causal = frames(found), frames(found, "causal")
+    assert [row["t_ns"] for row in offline] == [row["t_ns"] for row in causal]
+    assert [row["accel_x_mps2"] for row in offline] == pytest.approx(np.arange(29) / 10 + 0.005)
+    expected = np.arange(29) / 10 + 0.005
+    expected[15] = 1.5
+    assert [row["accel_x_mps2"] for row in causal] == pytest.approx(expected)
+    assert matches(found, "imu", "causal")[15]["reason"] == "late"
+
+
+def test_without_arrivals_nobody_knows_what_the_vehicle_had() -> None:
+    found = synchronise(
+        rows("lidar", every(100 * MS, 10)),
+        rows("camera_front", every(100 * MS, 10)),
+    )
+    assert [row["complete"] for row in frames(found)] == [True] * 10
+    assert [row["complete"] for row in frames(found, "causal")] == [False] * 10
+    assert {row["reason"] for row in matches(found, "camera_front", "causal")} == {"arrival"}
+
+
+@given(st.integers(0, 2**32), st.integers(0, 80))
+@settings(deadline=None, derandomize=True, max_examples=20)
+def test_a_causal_match_had_arrived(seed: int, delay_ms: int) -> None:
+    """Whatever is late, reordered or lost."""
+    random = np.random.default_rng(seed)
+    streams = [lidar(every(100 * MS, 50))]
+    arrivals = {}
+    for stream, period_ms in (("camera_front", 33), ("radar", 75)):
+        t_ns = every(period_ms * MS, 5000 // period_ms)[random.random(5000 // period_ms) > 0.1]
+        delay = random.exponential(delay_ms * MS + 1, t_ns.size).astype(np.int64)
+        streams.append(rows(stream, None, t_host_ns=t_ns + delay))
+        arrivals[stream] = t_ns + delay
+    found = synchronise(*streams)
+    wait_ns = 20 * MS
+    for stream, arrival in arrivals.items():
+        for row, frame in zip(matches(found, stream, "causal"), frames(found, "causal"), strict=True):
+            if row["sequence"] is not None:
+                assert arrival[row["sequence"]] <= frame["t_ns"] + wait_ns
+            else:
+                assert row["reason"] in ("late", "tolerance")
+
+
+# Orientation
+
+
+def turning(t_ns: np.ndarray, rate_radps: float, signs: np.ndarray, stream: str = "imu") -> pa.Table:
+    yaw = (t_ns - T0_NS) / SECOND * rate_radps
+    z, w = signs * np.sin(yaw / 2), signs * np.cos(yaw / 2)
+    zero = np.zeros(t_ns.size)
+    columns = {"orientation_x": zero, "orientation_y": zero, "orientation_z": z, "orientation_w": w}
+    return rows(stream, None, t_host_ns=t_ns, **columns)
+
+
+@given(st.lists(st.sampled_from([1.0, -1.0]), min_size=40, max_size=40))
+@settings(deadline=None, derandomize=True, max_examples=20)
+def test_orientation_takes_the_shorter_arc_whatever_the_signs(signs: list[float]) -> None:
+    """Two turns, half a radian between records."""
+    t_ns = every(10 * MS, 40)
+    found = frames(synchronise(lidar(every(10 * MS, 39, 3 * MS)), turning(t_ns, 30.0, np.array(signs))))
+    for row in found:
+        half = (row["t_ns"] - T0_NS) / SECOND * 30.0 / 2
+        dot = row["orientation_z"] * np.sin(half) + row["orientation_w"] * np.cos(half)
+        assert abs(dot) == pytest.approx(1)
+        assert row["orientation_w"] >= 0
+
+
+def test_no_orientation_where_a_driver_has_none() -> None:
+    t_ns = every(10 * MS, 40)
+    for table in (turning(t_ns, 1.0, np.zeros(40)), imu(t_ns)):
+        found = frames(synchronise(lidar(every(100 * MS, 4)), table))
+        assert {row[f"orientation_{axis}"] for row in found for axis in "xyzw"} == {None}
+
+
+# Stamps that nobody would send
+
+
+extremes = st.one_of(
+    st.integers(0, 200).map(lambda n: T0_NS + n * 10 * MS),
+    st.sampled_from([0, 1, 2**62 - 1, 2**62, 2**63 - 2, 2**63 - 1]),
+    st.integers(0, 2**63 - 1),
+)
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=40)
+def test_stray_stamps_cost_no_batch(data: st.DataObject) -> None:
+    """Any stamps that ingest lets through: no error, and rows that the contract allows."""
+    streams = []
+    for stream in ("lidar", "camera_front", "imu", "gnss"):
+        count = data.draw(st.integers(0, 60), label=stream)
+        if count:
+            stamps = st.lists(extremes, min_size=count, max_size=count)
+            clocks_seen = data.draw(st.sampled_from([("t_device_ns", "t_host_ns"), ("t_host_ns",), ("t_device_ns",)]))
+            drawn = {name: data.draw(stamps) for name in clocks_seen}
+            if stream == "gnss":
+                drawn["t_gnss_ns"] = data.draw(stamps)
+            streams.append(rows(stream, drawn.pop("t_device_ns", None), **drawn))
+    for name, table in synchronise(*streams).items():
+        assert evaluate_rows(load_tables()[name], table) == []
+        for rule in load_tables()[name].rules:
+            if rule.expectation == "expect_column_values_to_be_between":
+                low, high = pc.min_max(table[rule.kwargs["column"]]).as_py().values()
+                assert low is None or low >= rule.kwargs.get("min_value", low), rule.name
+                assert high is None or high <= rule.kwargs.get("max_value", high), rule.name

@@ -16,14 +16,14 @@ from fleet_assets.capture.drive_key import DriveKey
 from fleet_assets.contracts.loader import load_streams
 from fleet_assets.ingest.decode import DecodedDrive
 from fleet_assets.synchronise.drive import synchronise_drive
-from fleet_assets.synchronise.policy import load_policy
+from fleet_assets.synchronise.policy import load_alignment
 
 pytestmark = pytest.mark.slow
 
 
 def synchronise(decoded: DecodedDrive) -> dict[str, pa.Table]:
     drive_id = decoded.item.drive_id
-    return synchronise_drive(tables(decoded), drive_id, DriveKey.parse(drive_id).day, load_streams(), load_policy())
+    return synchronise_drive(tables(decoded), drive_id, DriveKey.parse(drive_id).day, load_streams(), load_alignment())
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_radiate_tells_no_offset_and_matches_what_overlaps(radiate: DecodedDrive
         for stream in ("lidar", "camera_left", "camera_right", "radar", "radar_polar")
         if (sent := of_stream(radiate, "ingest.messages", stream)).num_rows
     }
-    policy = load_policy()
+    policy = load_alignment().policies[0]
     for stream, t_ns in stamps.items():
         limit = policy.channels[load_streams()[stream].kind].before_ns
         nearest = [int(np.argmin(np.abs(t_ns - frame))) for frame in stamps["lidar"]]
