@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+_LONGEST = np.uint64(2**63 - 1)
+
 
 class SequenceFacts(NamedTuple):
     """gaps: steps forward of more than the limit; lost_rows: records that fit into them; repeated_steps: steps of zero;
@@ -51,14 +53,13 @@ def sequence_steps(t_ns: np.ndarray, gap_limit_ns: int, period_ns: int) -> tuple
         elif now < before:
             backward += 1
         else:
-            step = now - before
-            if step < 0:  # the difference has overflowed
-                step = np.int64(9223372036854775807)
+            # Signed, it could overflow; and a compiler may take it that it does not, and leave a check out.
+            step = int(np.int64(min(np.uint64(now) - np.uint64(before), _LONGEST)))
             if step > longest:
                 longest = step
             if gap_limit_ns > 0 and step > gap_limit_ns:
                 gaps += 1
                 if period_ns > 0:
                     missing = step // period_ns + (step % period_ns * 2 >= period_ns) - 1  # a sum would overflow
-                    lost = min(lost + missing, 4611686018427387904)
+                    lost += min(missing, 4611686018427387904 - lost)
     return gaps, longest, backward, repeated, lost
