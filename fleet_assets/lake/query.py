@@ -6,13 +6,24 @@ refused before an engine sees it.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pyarrow as pa
 
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.errors import FleetError
 from fleet_assets.lake.tables import Snapshot, contract_of
 
+if TYPE_CHECKING:
+    from sqlglot import exp
+
 _LENGTH = 20_000
+# The engine's own stack ends somewhere behind this, and the process with it.
+_DEPTH = 500
+# They make rows or text of any size from nothing.
+_UNBOUNDED = frozenset({"array_repeat", "array_resize", "generate_series", "list_repeat", "list_resize"}) | {
+    *("lpad", "pad", "range", "repeat", "rpad", "space")
+}
 
 
 def run_query(snapshot: Snapshot, sql: str, *, limit: int) -> pa.Table:
@@ -37,26 +48,13 @@ def _registered(table: str) -> str:
 
 def rewrite(sql: str, limit: int) -> tuple[str, set[str]]:
     """Checked SQL with a row limit, and the contract tables that it reads."""
-    import sqlglot
     from sqlglot import exp
-    from sqlglot.errors import SqlglotError
 
-    if len(sql) > _LENGTH:
-        raise FleetError(f"The query has {len(sql)} characters; at most {_LENGTH} are read")
-    try:
-        statements = [statement for statement in sqlglot.parse(sql, dialect="postgres") if statement is not None]
-    except (SqlglotError, RecursionError) as error:
-        raise FleetError("This is no SQL", where=str(error).splitlines()[0]) from error
-    if len(statements) != 1 or not isinstance(statements[0], (exp.Select, exp.SetOperation)):
-        kind = type(statements[0]).__name__.upper() if len(statements) == 1 else f"{len(statements)} statements"
-        raise FleetError(f"Only one SELECT is taken, not {kind}", remedy="Tables change through assets alone.")
-    statement = statements[0]
-    forbidden = next(statement.find_all(exp.DML, exp.DDL, exp.Command, exp.Into, exp.Lock), None)
-    if forbidden is not None and not isinstance(forbidden, (exp.Select, exp.SetOperation, exp.Subquery)):
-        raise FleetError(f"{type(forbidden).__name__.upper()} is not taken inside a SELECT")
+    statement = _parse(sql)
+    _check(statement)
     names = {cte.alias for cte in statement.find_all(exp.CTE)}
     tables = set()
-    for table in statement.find_all(exp.Table):
+    for table in list(statement.find_all(exp.Table)):
         if not isinstance(table.this, exp.Identifier):
             raise FleetError(
                 f"Table function {table.sql()} is not taken", remedy=f"Read one of: {', '.join(load_tables())}."
@@ -67,7 +65,58 @@ def rewrite(sql: str, limit: int) -> tuple[str, set[str]]:
         if table.catalog:
             raise FleetError(f"There is no catalogue {table.catalog}", remedy=f"Say {name}.")
         tables.add(name)
-        alias = table.alias or table.name
-        table.replace(exp.alias_(exp.to_table(_registered(name)), alias, table=True))
-    outer = exp.select("*").from_(statement.subquery("q")).limit(limit)
-    return outer.sql(dialect="postgres"), tables
+        if not table.alias:
+            table.set("alias", exp.TableAlias(this=table.this.copy()))
+        table.set("this", exp.to_identifier(_registered(name)))
+        table.set("db", None)
+    for column in statement.find_all(exp.Column):
+        column.set("db", None)  # ingest.imu.stream: the alias is imu
+    if statement.args.get("limit"):
+        statement = exp.select("*").from_(statement.subquery("q"))
+    statement.set("limit", exp.Limit(expression=exp.Literal.number(limit)))  # around a subquery it would lose its order
+    return statement.sql(dialect="postgres", comments=False), tables
+
+
+def _parse(sql: str) -> exp.Query:
+    """The one SELECT in a text. Raises FleetError."""
+    import sqlglot
+    from sqlglot import exp
+    from sqlglot.errors import SqlglotError
+
+    if len(sql) > _LENGTH:
+        raise FleetError(f"The query has {len(sql)} characters; at most {_LENGTH} are read")
+    if not sql.isprintable() and any(not (c.isprintable() or c.isspace()) for c in sql):
+        raise FleetError("The query has characters that cannot be printed", remedy="Type it anew.")
+    try:
+        statements = [statement for statement in sqlglot.parse(sql, dialect="postgres") if statement is not None]
+    except (SqlglotError, RecursionError) as error:
+        raise FleetError("This is no SQL", where=str(error).splitlines()[0]) from error
+    if len(statements) != 1 or not isinstance(statements[0], (exp.Select, exp.SetOperation)):
+        kind = type(statements[0]).__name__.upper() if len(statements) == 1 else f"{len(statements)} statements"
+        raise FleetError(f"Only one SELECT is taken, not {kind}", remedy="Tables change through assets alone.")
+    return statements[0]
+
+
+def _check(statement: exp.Query) -> None:
+    """Refuses what a SELECT may hold and this one may not."""
+    from sqlglot import exp
+
+    level, depth = [statement], 0
+    while level:
+        depth += 1
+        level = [child for node in level for child in node.iter_expressions()]
+    if depth > _DEPTH:
+        raise FleetError(
+            f"The query is nested {depth} deep; at most {_DEPTH} are taken",
+            remedy="Long sums and chains of OR nest too: say it with IN, or in several queries.",
+        )
+    for node in statement.walk():
+        if isinstance(node, (exp.DML, exp.DDL, exp.Command, exp.Into, exp.Lock, exp.Pivot, exp.TableSample)):
+            if not isinstance(node, (exp.Select, exp.SetOperation, exp.Subquery)):
+                raise FleetError(f"{type(node).__name__.upper()} is not taken inside a SELECT")
+        elif isinstance(node, exp.With) and node.recursive:
+            raise FleetError("WITH RECURSIVE is not taken: it may never end")
+        elif isinstance(node, exp.Func):
+            name = (node.name if isinstance(node, exp.Anonymous) else node.sql_name()).lower()
+            if name in _UNBOUNDED:
+                raise FleetError(f"The function {name} is not taken: what it makes has no bound")
