@@ -93,7 +93,7 @@ class _Work:
 
     def __call__(self, items: Sequence[DriveItem], task: str) -> list[Mapping[str, Any]]:
         home = Home.open(Path(self.writer.home_root))
-        snapshot = Lake.open(home).at(self.commit_id)
+        snapshot = Lake.open(home, self.writer.repository).at(self.commit_id)
         writer = replace(self.writer, task=task)
         streams, alignment = load_streams(), load_alignment()
         outcomes: list[Mapping[str, Any]] = []
