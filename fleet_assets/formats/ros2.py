@@ -126,9 +126,17 @@ def point_cloud2(t_ns: int, frame_id: str, points: np.ndarray) -> bytes:
     return body.put("B", 0).put("I", step, step * len(points)).raw(points.tobytes()).put("B", 1).bytes()
 
 
-def imu(t_ns: int, frame_id: str, accel_mps2: np.ndarray, gyro_radps: np.ndarray) -> bytes:
-    """accel, gyro: [3]. The orientation is not measured, which a covariance of -1 says."""
-    body = Body().header(t_ns, frame_id).put("d", 0, 0, 0, 1).put("d", -1, *[0] * 8)
+def imu(
+    t_ns: int,
+    frame_id: str,
+    accel_mps2: np.ndarray,
+    gyro_radps: np.ndarray,
+    orientation_xyzw: np.ndarray | None = None,
+) -> bytes:
+    """accel, gyro: [3]. orientation None: not measured, which a covariance of -1 says."""
+    measured = orientation_xyzw is not None
+    body = Body().header(t_ns, frame_id).put("d", *(orientation_xyzw if measured else (0, 0, 0, 1)))  # type: ignore[misc]
+    body.put("d", 0 if measured else -1, *[0] * 8)
     return body.put("d", *gyro_radps).put("d", *[0] * 9).put("d", *accel_mps2).put("d", *[0] * 9).bytes()
 
 

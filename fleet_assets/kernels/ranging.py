@@ -36,7 +36,7 @@ RAYS_PER_BEAM = 3
 _BEHIND = 0.35  # share of power that reaches what is behind a shape: round it, under it
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def sweep_lidar(shapes, hits, hit_count, azimuth_rad, tangents, lidar, seed, points):  # type: ignore[no-untyped-def]
     """Fills points, float32 [at least columns * beams, 4]: x, y, z in the frame of the vehicle (z from the ground), intensity.
     tangents: of the beams' elevations. A ray without a return gives no point; gives the number of points."""
@@ -49,16 +49,16 @@ def sweep_lidar(shapes, hits, hit_count, azimuth_rad, tangents, lidar, seed, poi
             if slope < 0.0:
                 distance, share = -height / slope, lidar[GROUND]
             for number in range(hit_count[column]):
-                hit = hits[column, number]
-                if hit[NEAR] >= distance:
+                near = hits[column, number, NEAR]
+                if near >= distance:
                     break
-                shape = shapes[int(hit[HIT_SHAPE])]
-                z, z_far = height + hit[NEAR] * slope, height + hit[FAR] * slope
-                if shape[BOTTOM] <= z <= shape[TOP]:
-                    distance, share = hit[NEAR], shape[REFLECTIVITY]
+                shape = int(hits[column, number, HIT_SHAPE])
+                z, top = height + near * slope, shapes[shape, TOP]
+                if shapes[shape, BOTTOM] <= z <= top:
+                    distance, share = near, shapes[shape, REFLECTIVITY]
                     break
-                if z > shape[TOP] > z_far:
-                    distance, share = (shape[TOP] - height) / slope, shape[REFLECTIVITY]
+                if z > top > height + hits[column, number, FAR] * slope:
+                    distance, share = (top - height) / slope, shapes[shape, REFLECTIVITY]
                     break
             slant = distance * math.sqrt(1.0 + slope * slope)
             ray = column * tangents.size + beam
@@ -80,7 +80,7 @@ def sweep_lidar(shapes, hits, hit_count, azimuth_rad, tangents, lidar, seed, poi
     return count
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def sweep_radar(shapes, objects, section, hits, hit_count, azimuth_rad, yaw_rad, radar, seed, image):  # type: ignore[no-untyped-def]
     """Fills image, uint8 [bins, beams, 3]: power as 20 + 24 ln(1 + power / noise), radial velocity over ground as
     127.5 + 127.5 * v / MOST_MPS (away is positive), 0. section: cross-section per object; azimuth_rad: RAYS_PER_BEAM per beam;
@@ -126,7 +126,7 @@ def sweep_radar(shapes, objects, section, hits, hit_count, azimuth_rad, yaw_rad,
             image[to, column, 2] = 0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _add_ghosts(power, moment, radar, seed):  # type: ignore[no-untyped-def]
     """Echoes of what is not there: multiple paths, interference."""
     bins, beams = power.shape

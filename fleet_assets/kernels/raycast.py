@@ -32,18 +32,18 @@ NEAR, FAR, HIT_SHAPE, FACE, ALONG = range(5)
 HIT_COLUMNS = 5
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def place(shapes, objects, x_m, y_m, yaw_rad, reach_m, placed):  # type: ignore[no-untyped-def]
     """Shapes within reach, in the frame of a sensor at (x, y, yaw). Fills placed, gives their number."""
     cos_s, sin_s = math.cos(yaw_rad), math.sin(yaw_rad)
     count = 0
     for number in range(shapes.shape[0]):
-        thing = objects[int(shapes[number, OBJECT])]
-        dx, dy = thing[OBJECT_X] - x_m, thing[OBJECT_Y] - y_m
+        thing = int(shapes[number, OBJECT])
+        dx, dy = objects[thing, OBJECT_X] - x_m, objects[thing, OBJECT_Y] - y_m
         if abs(dx) > reach_m + 30.0 or abs(dy) > reach_m + 30.0:
             continue
-        cos_o, sin_o = math.cos(thing[OBJECT_YAW]), math.sin(thing[OBJECT_YAW])
-        local_x = shapes[number, X] + shapes[number, SWING] * math.sin(thing[OBJECT_PHASE])
+        cos_o, sin_o = math.cos(objects[thing, OBJECT_YAW]), math.sin(objects[thing, OBJECT_YAW])
+        local_x = shapes[number, X] + shapes[number, SWING] * math.sin(objects[thing, OBJECT_PHASE])
         local_y = shapes[number, Y]
         dx += cos_o * local_x - sin_o * local_y
         dy += sin_o * local_x + cos_o * local_y
@@ -51,7 +51,7 @@ def place(shapes, objects, x_m, y_m, yaw_rad, reach_m, placed):  # type: ignore[
         size = math.hypot(shapes[number, HALF_LENGTH], shapes[number, HALF_WIDTH])
         if math.hypot(cx, cy) - size > reach_m:
             continue
-        yaw = thing[OBJECT_YAW] + shapes[number, YAW] - yaw_rad
+        yaw = objects[thing, OBJECT_YAW] + shapes[number, YAW] - yaw_rad
         placed[count, _SHAPE] = number
         placed[count, _CX], placed[count, _CY] = cx, cy
         placed[count, _COS], placed[count, _SIN] = math.cos(yaw), math.sin(yaw)
@@ -59,7 +59,7 @@ def place(shapes, objects, x_m, y_m, yaw_rad, reach_m, placed):  # type: ignore[
     return count
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _through_circle(cx, cy, radius, cos_a, sin_a):  # type: ignore[no-untyped-def]
     """Distances in and out, face, place along it; in < 0: missed."""
     along = cx * cos_a + cy * sin_a
@@ -71,7 +71,7 @@ def _through_circle(cx, cy, radius, cos_a, sin_a):  # type: ignore[no-untyped-de
     return along - half, along + half, ROUND, across
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _through_box(cx, cy, cos_b, sin_b, half_length, half_width, cos_a, sin_a):  # type: ignore[no-untyped-def]
     """As _through_circle, for an upright box: slabs in its own frame."""
     ox, oy = -(cos_b * cx + sin_b * cy), -(cos_b * cy - sin_b * cx)
@@ -103,7 +103,7 @@ def _through_box(cx, cy, cos_b, sin_b, half_length, half_width, cos_a, sin_a):  
     return near, far, face, along
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def cast(shapes, placed, count, azimuth_rad, hits, hit_count):  # type: ignore[no-untyped-def]
     """Fills hits and hit_count per column. azimuth_rad: ascending, left positive, over at most a full turn."""
     columns = azimuth_rad.size
@@ -131,28 +131,28 @@ def cast(shapes, placed, count, azimuth_rad, hits, hit_count):  # type: ignore[n
                         cx, cy, placed[number, _COS], placed[number, _SIN], half_length, half_width, cos_a, sin_a
                     )
                 if near > 0.1:
-                    _insert(hits[column], hit_count, column, near, far, shape, face, along)
+                    _insert(hits, hit_count, column, near, far, shape, face, along)
 
 
-@njit(cache=True, nogil=True)
-def _insert(rows, hit_count, column, near, far, shape, face, along):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True, error_model="numpy")
+def _insert(hits, hit_count, column, near, far, shape, face, along):  # type: ignore[no-untyped-def]
     """Keeps a column's hits in order of distance; the farthest goes when there are too many."""
     size = hit_count[column]
     if size == MOST_HITS:
-        if near >= rows[size - 1, NEAR]:
+        if near >= hits[column, size - 1, NEAR]:
             return
         size -= 1
     at = size
-    while at > 0 and rows[at - 1, NEAR] > near:
+    while at > 0 and hits[column, at - 1, NEAR] > near:
         for item in range(HIT_COLUMNS):
-            rows[at, item] = rows[at - 1, item]
+            hits[column, at, item] = hits[column, at - 1, item]
         at -= 1
-    rows[at, NEAR], rows[at, FAR], rows[at, HIT_SHAPE] = near, far, shape
-    rows[at, FACE], rows[at, ALONG] = face, along
+    hits[column, at, NEAR], hits[column, at, FAR], hits[column, at, HIT_SHAPE] = near, far, shape
+    hits[column, at, FACE], hits[column, at, ALONG] = face, along
     hit_count[column] = size + 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def mixed(a, b):  # type: ignore[no-untyped-def]
     """A well mixed uint64 of two integers (splitmix64 finaliser): noise that depends on nothing but its arguments."""
     z = np.uint64(a) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(b) * np.uint64(0xD1B54A32D192ED03)
@@ -161,13 +161,13 @@ def mixed(a, b):  # type: ignore[no-untyped-def]
     return z ^ (z >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def uniform(a, b):  # type: ignore[no-untyped-def]
     """In [0, 1), of two integers."""
     return (mixed(a, b) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def normal(a, b):  # type: ignore[no-untyped-def]
     """Standard normal, of two integers: the sum of eight bytes, which ends at 4.9 sigma."""
     bits = mixed(a, b)

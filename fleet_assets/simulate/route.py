@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fleet_assets.kernels.loop import along
+
 _STEP_M = 0.25
 _CORNERS = 6
 _SMOOTHING_M = 9.0  # standard deviation of what rounds the corners: their radius is about twice that
@@ -39,22 +41,19 @@ class Loop:
     def length_m(self) -> float:
         return self.step_m * self.x_m.size
 
-    def at(self, distance_m: np.ndarray, left_m: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def at(self, distance_m: np.ndarray | float, left_m: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """x, y and heading at distances along the lane, so far to its left."""
-        turns, rest = np.divmod(np.asarray(distance_m, dtype=np.float64) / self.step_m, self.x_m.size)
-        low = np.minimum(rest.astype(np.int64), self.x_m.size - 1)
-        share = rest - low
-        high = (low + 1) % self.x_m.size
-        once = 2.0 * np.pi  # the loop runs anticlockwise
-        heading_high = np.where(high == 0, self.heading_rad[0] + once, self.heading_rad[high])
-        heading = self.heading_rad[low] + share * (heading_high - self.heading_rad[low]) + turns * once
-        x = self.x_m[low] + share * (self.x_m[high] - self.x_m[low]) - left_m * np.sin(heading)
-        y = self.y_m[low] + share * (self.y_m[high] - self.y_m[low]) + left_m * np.cos(heading)
-        return x, y, heading
+        distance = np.asarray(distance_m, dtype=np.float64)
+        left = np.broadcast_to(np.asarray(left_m, dtype=np.float64), distance.shape)
+        line = (self.x_m, self.y_m, self.heading_rad, self.step_m)
+        found = along(*line, distance.reshape(-1), np.ascontiguousarray(left).reshape(-1)).reshape(*distance.shape, 3)
+        return found[..., 0], found[..., 1], found[..., 2]
 
     def curvature(self, distance_m: np.ndarray) -> np.ndarray:
-        place = np.asarray(distance_m) / self.step_m
-        return np.asarray(np.interp(place, np.arange(self.x_m.size), self.curvature_pm, period=self.x_m.size))
+        place = np.asarray(distance_m, dtype=np.float64) / self.step_m % self.x_m.size
+        low = np.minimum(place.astype(np.int64), self.x_m.size - 1)
+        here, ahead = self.curvature_pm[low], self.curvature_pm[(low + 1) % self.x_m.size]
+        return np.asarray(here + (place - low) * (ahead - here))
 
 
 def make_loop(random: np.random.Generator, radius_m: float) -> Loop:
@@ -100,10 +99,10 @@ def _rounded(path: np.ndarray, step_m: float) -> np.ndarray:
 def _even(path: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """A closed path [n, 2] at even distances of about _STEP_M."""
     closed = np.concatenate([path, path[:1]])
-    along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))])
-    count = round(along[-1] / _STEP_M)
-    wanted = np.arange(count) * along[-1] / count
-    return np.interp(wanted, along, closed[:, 0]), np.interp(wanted, along, closed[:, 1]), float(along[-1] / count)
+    way = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))])
+    count = round(way[-1] / _STEP_M)
+    wanted = np.arange(count) * way[-1] / count
+    return np.interp(wanted, way, closed[:, 0]), np.interp(wanted, way, closed[:, 1]), float(way[-1] / count)
 
 
 @dataclass(frozen=True)
@@ -134,8 +133,9 @@ class Motion:
         return self.loop.at(self.distance(t_s))
 
     def _at(self, values: np.ndarray, t_s: np.ndarray | float) -> np.ndarray:
-        place = (np.asarray(t_s) + MARGIN_S) / _TICK_S
-        return np.asarray(np.interp(place, np.arange(values.size), values))
+        place = np.clip((np.asarray(t_s, dtype=np.float64) + MARGIN_S) / _TICK_S, 0.0, values.size - 1.001)
+        low = place.astype(np.int64)
+        return np.asarray(values[low] + (place - low) * (values[low + 1] - values[low]))
 
 
 def drive(random: np.random.Generator, loop: Loop, duration_s: float, speed_mps: float) -> Motion:

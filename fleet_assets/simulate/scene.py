@@ -7,7 +7,10 @@ its number, so that threads may take them in any order.
 
 from __future__ import annotations
 
+import threading
 import zlib
+from collections import OrderedDict
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +25,11 @@ from fleet_assets.simulate.route import Motion, drive, make_loop
 
 MOUNT_M = 1.3  # all sensors sit so far ahead of the vehicle's origin, which is on the ground
 _CAMERA_REACH_M = 130.0
+_EXPOSURES_KEPT = 8  # per camera
+
+
+# image, pixels that are seen and that would be, box; the last three per labelled thing
+_Exposure = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -46,12 +54,12 @@ class Scene:
     def __init__(self, seed: int, conditions: Conditions, setup: Setup, duration_s: float) -> None:
         self.seed, self.conditions, self.setup = seed, conditions, setup
         region, known = conditions.of_region, parameters()
-        loop = make_loop(_generator(seed, "loop"), known["traffic"]["loop_radius_m"])
-        self.motion: Motion = drive(_generator(seed, "motion"), loop, duration_s, region["speed_mps"])
+        loop = make_loop(generator(seed, "loop"), known["traffic"]["loop_radius_m"])
+        self.motion: Motion = drive(generator(seed, "motion"), loop, duration_s, region["speed_mps"])
         self.things = Things()
-        self.town = town.build(_generator(seed, "town"), loop, region, self.things)
+        self.town = town.build(generator(seed, "town"), loop, region, self.things)
         self.traffic = traffic.populate(
-            _generator(seed, "traffic"), self.motion, self.town, region, known["traffic"], self.things
+            generator(seed, "traffic"), self.motion, self.town, region, known["traffic"], self.things
         )
         self._shapes = self.things.shapes()
         labelled = [bool(figure.class_name) for figure in self.things.figures]
@@ -60,6 +68,8 @@ class Scene:
         self._sections = np.array([figure.section for figure in self.things.figures])
         ground = self.town.ground
         self._ground_place = np.array([*ground.corner_m, town.CELL_M])
+        self._lock = threading.Lock()
+        self._exposures: OrderedDict[tuple[str, int], Future[_Exposure]] = OrderedDict()
 
     # ---- cameras ---------------------------------------------------------------------------------------------------
 
@@ -94,7 +104,23 @@ class Scene:
             float(state[raycast.OBJECT_SPEED]), visible, visible / nominal, stream, (left, top, right, bottom),
         )  # fmt: skip
 
-    def _exposure(self, stream: str, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _exposure(self, stream: str, number: int) -> _Exposure:
+        """Image and labels come from one exposure, which is taken once."""
+        with self._lock:
+            known = self._exposures.get((stream, number))
+            if known is None:
+                taken = self._exposures[stream, number] = Future[_Exposure]()
+                if len(self._exposures) > _EXPOSURES_KEPT * len(self.setup.cameras):
+                    self._exposures.popitem(last=False)
+        if known is not None:
+            return known.result()
+        try:
+            taken.set_result(self._expose(stream, number))
+        except BaseException as error:
+            taken.set_exception(error)
+        return taken.result()
+
+    def _expose(self, stream: str, number: int) -> _Exposure:
         camera = self.setup.camera
         things, pose = self._at(number / camera.rate_hz)
         looks = _mounted(pose, np.radians(self.setup.cameras[stream]))
@@ -146,7 +172,7 @@ class Scene:
         looks = _mounted(pose, 0.0)
         rays = radar.beams * ranging.RAYS_PER_BEAM
         azimuth = np.radians(radar.beam_deg) * ((np.arange(rays) + 0.5) / ranging.RAYS_PER_BEAM - radar.beams / 2)
-        ghosts = _generator(self._seed("radar", number), "ghosts").integers(*figures["ghosts"], endpoint=True)
+        ghosts = generator(self._seed("radar", number), "ghosts").integers(*figures["ghosts"], endpoint=True)
         numbers = np.array([
             radar.bin_m, figures["power"], figures["noise_mps"], ghosts, figures["false_velocity"], figures["most_mps"]
         ])  # fmt: skip
@@ -186,5 +212,5 @@ def _mounted(pose: np.ndarray, turn_rad: float) -> np.ndarray:
     return np.array([pose[0] + MOUNT_M * np.cos(pose[2]), pose[1] + MOUNT_M * np.sin(pose[2]), pose[2] + turn_rad])
 
 
-def _generator(seed: int, what: str) -> np.random.Generator:
+def generator(seed: int, what: str) -> np.random.Generator:
     return np.random.default_rng([seed % 2**63, zlib.crc32(what.encode())])

@@ -16,7 +16,7 @@ from fleet_assets.simulate.parameters import Setup, parameters
 
 @dataclass(frozen=True)
 class Stream:
-    """after_s: from the middle of a measurement to its stamp. A message of the bus is one signal."""
+    """Measurements are offset_s after multiples of their period, and stamped after_s later. messages: for one measurement."""
 
     name: str
     topic: str
@@ -24,27 +24,30 @@ class Stream:
     clock: str
     offset_s: float = 0.0
     after_s: float = 0.0
+    messages: int = 1
 
 
 @dataclass
 class Schedule:
-    """Per message, in order of the measurements: its number, true time of the stamp, stamp, arrival; all int64 [n].
-
-    altered: measurements whose content a fault changes; broken: how (a name of faults.CONTENT).
-    """
+    """Per message: its number (see Stream.messages), stamp, arrival; int64 [n]. broken: messages whose content a fault changes,
+    by the fault's name; bool [n] each."""
 
     stream: Stream
     number: np.ndarray
-    t_utc_ns: np.ndarray
     t_device_ns: np.ndarray
     t_host_ns: np.ndarray
-    altered: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
-    broken: str = ""
+    broken: dict[str, np.ndarray] = field(default_factory=dict)
 
     def take(self, index: np.ndarray) -> None:
         """Keeps the messages of an index, in its order; a message may come twice."""
-        for name in ("number", "t_utc_ns", "t_device_ns", "t_host_ns", "altered"):
-            setattr(self, name, getattr(self, name)[index])
+        self.number, self.t_device_ns, self.t_host_ns = (
+            values[index] for values in (self.number, self.t_device_ns, self.t_host_ns)
+        )
+        self.broken = {name: mask[index] for name, mask in self.broken.items()}
+
+    def broken_at(self, at: int) -> str:
+        """Name of the fault that changes a message; empty for none."""
+        return next((name for name, mask in self.broken.items() if mask[at]), "")
 
 
 def streams_of(setup: Setup) -> list[Stream]:
@@ -59,7 +62,7 @@ def streams_of(setup: Setup) -> list[Stream]:
         Stream("imu", "/imu", rates["imu"], "logger"),
         Stream("gnss", "/gnss", rates["gnss"], "logger"),
         Stream("gnss_time", "/gnss/time", rates["gnss_time"], "logger"),
-        Stream("bus_vehicle", "/bus/vehicle", rates["bus_vehicle"], "logger"),
+        Stream("bus_vehicle", "/bus/vehicle", rates["bus_vehicle"], "logger", messages=2),
     ]
 
 
@@ -75,10 +78,9 @@ def plan(
     random: np.random.Generator, stream: Stream, clocks: dict[str, Clock], t_start_ns: int, duration_s: float
 ) -> Schedule:
     """Messages whose stamps lie within the drive."""
-    last = duration_s - stream.offset_s - stream.after_s
-    number = np.arange(max(0, int(np.ceil(last * stream.rate_hz - 1e-9))), dtype=np.int64)
     after_s = stream.offset_s + stream.after_s
-    t_utc_ns = t_start_ns + np.round((number / stream.rate_hz + after_s) * 1e9).astype(np.int64)
-    arrival = clocks["logger"].shows(t_utc_ns) + delays(random, number.size)
-    device = clocks[stream.clock].shows(t_utc_ns)
-    return Schedule(stream, number, t_utc_ns, device, arrival, np.zeros(number.size, dtype=bool))
+    ticks = np.arange(max(0, int(np.ceil((duration_s - after_s) * stream.rate_hz - 1e-9))), dtype=np.int64)
+    tick = np.repeat(ticks, stream.messages)
+    t_utc_ns = t_start_ns + np.round((tick / stream.rate_hz + after_s) * 1e9).astype(np.int64)
+    arrival = clocks["logger"].shows(t_utc_ns) + delays(random, tick.size)
+    return Schedule(stream, np.arange(tick.size, dtype=np.int64), clocks[stream.clock].shows(t_utc_ns), arrival)
