@@ -199,6 +199,53 @@ def query(
 
 
 @app.command()
+def simulate(
+    drives: Annotated[int, typer.Option(help="How many.", min=1, max=100_000)] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.", min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the recordings.", file_okay=False)] = Path("simulated"),
+    duration: Annotated[float, typer.Option(help="Seconds of each drive.", min=1.0, max=86_400.0)] = 30.0,
+    setup: Annotated[str, typer.Option(help="Sensors: default, fine, surround, dense.")] = "default",
+    faults: Annotated[
+        list[str] | None, typer.Option(help="NAME or NAME:TARGET, with commas or repeated; `list` names them.")
+    ] = None,
+    vehicle: Annotated[str | None, typer.Option(help="Vehicle id of all drives.")] = None,
+    region: Annotated[str | None, typer.Option(help="Only this region; else all in turn. So for the next two.")] = None,
+    light: Annotated[str | None, typer.Option(help="day, dusk or night.")] = None,
+    weather: Annotated[str | None, typer.Option(help="clear, rain or fog.")] = None,
+    json: Json = False,
+) -> None:
+    """Write recordings of simulated drives, each with the truth about its clocks and faults beside it.
+
+    Example: `fleet simulate --drives 6 --seed 1 --faults drops,clock_jump --out drives`, then `fleet ingest drives/*.mcap`
+    """
+    from dataclasses import asdict
+
+    from fleet_assets.simulate.drives import FAULTS
+    from fleet_assets.simulate.fleet import make_fleet, plan_fleet
+
+    wanted = [name for text in faults or [] for name in text.split(",") if name]
+    if wanted == ["list"]:
+        rows: list[dict[str, Any]] = [
+            {"name": name, "target": kind.target or "the file", "what": kind.what} for name, kind in FAULTS.items()
+        ]
+        console.print_rows(known, title="Faults", empty="None.", as_json=json)
+        return
+    plans = plan_fleet(drives, seed, vehicle=vehicle, region=region, light=light, weather=weather)
+    rows: list[dict[str, Any]] = []
+    with console.progress(f"simulating {drives} drives") as advance:
+        making = make_fleet(
+            plans, out, duration_s=duration, setup=setup, faults=wanted,
+            progress=lambda done, total: advance(len(rows) * total + done, drives * total),
+        )  # fmt: skip
+        for made in making:
+            truth = asdict(made.truth)
+            about = {name: truth[name] for name in ("vehicle", "start", "region", "light", "weather")}
+            size = made.path.stat().st_size
+            rows.append({"file": str(made.path), **about, "messages": made.truth.messages, "bytes": size})
+    console.print_rows(rows, title=f"{len(rows)} drives", empty="Nothing was written.", as_json=json)
+
+
+@app.command()
 def bench(
     name: Annotated[str, typer.Argument(help="Which one; `fleet bench list` names them.")], json: Json = False
 ) -> None:
@@ -218,7 +265,7 @@ def bench(
 
 @app.command()
 def demo() -> None:
-    """Generate a few drives, two of them damaged, and carry them through. Example: `fleet demo`"""
+    """Simulate a few drives, most of them with faults, and carry them through. Example: `fleet demo`"""
     from fleet_assets.demo import demo as play
 
     if not play(Home.open()):

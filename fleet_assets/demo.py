@@ -1,4 +1,4 @@
-"""The demo: a few generated drives, two of them damaged, carried to synchronised frames, and a summary for people.
+"""The demo: a few simulated drives, most of them with faults, carried to synchronised frames, and a summary for people.
 
 In: an installation (started if it is down). Out: published and quarantined drives, with reasons, and where to look.
 """
@@ -29,10 +29,15 @@ class _Scene:
 
 
 SCENES = (
-    _Scene("demo1", "2026-01-05T08:00:00Z", (), "clean"),
-    _Scene("demo1", "2026-01-05T09:00:00Z", (), "clean"),
-    _Scene("demo2", "2026-01-05T08:30:00Z", ("truncation", "unknown_stream"), "cut off by a power loss"),
-    _Scene("demo2", "2026-01-05T10:00:00Z", ("nan_imu",), "a third of its accelerations are not numbers"),
+    _Scene("demo1", "2026-01-05T10:00:00Z", (), "clean, by day"),
+    _Scene(
+        "demo1",
+        "2026-01-05T17:00:00Z",
+        ("clock_jump", "drops"),
+        "by night; a clock was set on the way, images got lost",
+    ),
+    _Scene("demo2", "2026-01-05T10:30:00Z", ("truncation", "unknown_stream"), "cut off by a power loss"),
+    _Scene("demo2", "2026-01-05T12:00:00Z", ("nan_imu",), "a third of its accelerations are not numbers"),
 )
 DURATION_S = 30.0
 
@@ -49,7 +54,7 @@ def demo(home: Home) -> bool:
     if changes := apply(lake):
         console.say(f"Tables made or evolved from their contracts: {len(changes)}")
 
-    console.say(f"Generating {len(SCENES)} drives of {DURATION_S:.0f} s and delivering them to {home.landing}")
+    console.say(f"Simulating {len(SCENES)} drives of {DURATION_S:.0f} s and delivering them to {home.landing}")
     recordings = home.scratch / "demo"
     recordings.mkdir(parents=True, exist_ok=True)
     for seed, scene in enumerate(SCENES):

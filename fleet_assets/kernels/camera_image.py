@@ -81,9 +81,12 @@ def render(  # type: ignore[no-untyped-def]
             while end < rows and owner[end] == owner[first]:
                 end += 1
             if owner[first] >= 0:
-                _surface(shapes, hits, column, owner[first], bearing, optics, light, first, end, distance, shade, paint, glow)
+                _surface(
+                    shapes, hits, column, owner[first], bearing, optics, light, first, end, distance, shade, paint, glow
+                )
             else:
-                _ground(pose, azimuth_rad[column], bearing, optics, ground, ground_place, albedo, first, end, distance, shade, paint)
+                place = (pose, azimuth_rad[column], bearing, optics)
+                _ground(*place, ground, ground_place, albedo, first, end, distance, shade, paint)
             first = end
         _expose(distance, shade, azimuth_rad[column], bearing, pose, light, optics, paint, glow)
         _develop(paint, light, seed, image, at)
@@ -149,7 +152,7 @@ def _surface(  # type: ignore[no-untyped-def]
     along, pattern = hits[column, at, ALONG], int(shapes[number, PATTERN])
     red, green, blue = shapes[number, RED], shapes[number, GREEN], shapes[number, BLUE]
     lamp = face <= BACK and abs(along) > 0.6 * shapes[number, HALF_WIDTH]
-    pane = int(math.floor(along / 3.0))
+    pane = math.floor(along / 3.0)
     for row in range(first, end):
         slope = _slope(row, bearing, optics)
         z = height + near * slope
@@ -179,10 +182,10 @@ def _surface(  # type: ignore[no-untyped-def]
                 for part in range(3):
                     paint[row, part] = _GLASS[part]
         elif pattern == STRIPES:
-            if int(math.floor((along + z) * 2.5)) % 2 == 0:
+            if math.floor((along + z) * 2.5) % 2 == 0:
                 paint[row, 0], paint[row, 1], paint[row, 2] = 0.85, 0.85, 0.85
         elif pattern == FOLIAGE:
-            leaf = 0.5 + uniform(number * 131 + int(math.floor(along * 3.0)) + 99, int(z * 3.0))
+            leaf = 0.5 + uniform(number * 131 + math.floor(along * 3.0) + 99, int(z * 3.0))
             for part in range(3):
                 paint[row, part] *= leaf
 

@@ -102,10 +102,12 @@ def sweep_radar(shapes, objects, section, hits, hit_count, azimuth_rad, yaw_rad,
             fading = 0.4 - 0.6 * math.log(1.0 - 0.999 * uniform(seed, 7919 * thing + ray))
             echo = radar[POWER] * section[thing] * through * fading * (20.0 / max(hit[NEAR], 2.0)) ** 4 / RAYS_PER_BEAM
             bearing = objects[thing, OBJECT_YAW] - yaw_rad - azimuth_rad[ray]
-            speed = objects[thing, OBJECT_SPEED] * math.cos(bearing) + radar[NOISE_MPS] * normal(seed, 104729 * thing + ray)
+            speed = objects[thing, OBJECT_SPEED] * math.cos(bearing) + radar[NOISE_MPS] * normal(
+                seed, 104729 * thing + ray
+            )
             for side in range(-1, 2):
                 share = 1.0 if side == 0 else 0.12
-                for deep in range(0, 2):
+                for deep in range(2):
                     at, to = beam + side, bin_at + deep
                     if 0 <= at < beams and to < bins:
                         part = echo * share * (1.0 if deep == 0 else 0.3)

@@ -15,7 +15,9 @@ from numba import njit
 # Columns of `shapes`, float64 [n, SHAPE_COLUMNS]: metres and radians in the frame of the object, heights above ground.
 # HALF_LENGTH of a cylinder is its radius. SWING: how far it moves forward and back with the object's phase.
 BOX, CYLINDER = 0.0, 1.0
-KIND, OBJECT, X, Y, YAW, HALF_LENGTH, HALF_WIDTH, BOTTOM, TOP, RED, GREEN, BLUE, PATTERN, REFLECTIVITY, SWING = range(15)
+KIND, OBJECT, X, Y, YAW, HALF_LENGTH, HALF_WIDTH, BOTTOM, TOP, RED, GREEN, BLUE, PATTERN, REFLECTIVITY, SWING = range(
+    15
+)
 SHAPE_COLUMNS = 15
 # Columns of `objects`, float64 [m, OBJECT_COLUMNS]: where each is, and how fast it goes where it faces.
 OBJECT_X, OBJECT_Y, OBJECT_YAW, OBJECT_SPEED, OBJECT_PHASE = range(5)

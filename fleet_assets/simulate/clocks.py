@@ -37,7 +37,9 @@ class Clock:
         """int64 [n], what the clock shows at true times."""
         shown = np.empty(t_utc_ns.size, dtype=np.int64)
         for segment in self.segments:
-            part = t_utc_ns >= segment.t_from_ns if segment is not self.segments[0] else np.ones(t_utc_ns.size, dtype=bool)
+            part = (
+                t_utc_ns >= segment.t_from_ns if segment is not self.segments[0] else np.ones(t_utc_ns.size, dtype=bool)
+            )
             since = t_utc_ns[part] - segment.offset_ns - segment.t_anchor_ns
             drift = np.round(since * (segment.skew_ppm * 1e-6 / (1 + segment.skew_ppm * 1e-6))).astype(np.int64)
             shown[part] = segment.t_anchor_ns + since - drift

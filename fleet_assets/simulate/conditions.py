@@ -86,7 +86,9 @@ def _camera(random: np.random.Generator, light: str, weather: str) -> np.ndarray
     numbers[ci.EXTINCTION] = random.uniform(*of_air["camera"])
     # What the air throws back: daylight, and at night a little of our own lamps. Rain and fog hide the sky.
     clear = weather == "clear"
-    numbers[ci.AIRLIGHT] = (of_light["sky"] if clear else min(of_light["sky"], 1.3 * ambient)) + 0.02 * of_light["headlight"]
+    numbers[ci.AIRLIGHT] = (of_light["sky"] if clear else min(of_light["sky"], 1.3 * ambient)) + 0.02 * of_light[
+        "headlight"
+    ]
     numbers[ci.SKY] = of_light["sky"] if clear else numbers[ci.AIRLIGHT]
     numbers[ci.GAIN] = of_light["gain"]
     numbers[ci.SHOT], numbers[ci.READ] = known["camera_noise"]["shot"], known["camera_noise"]["read"]

@@ -34,8 +34,8 @@ FAULTS: Mapping[str, Kind] = {
     "offset": Kind("a clock is off by a minute or so", "vehicle_pc"),
     "skew": Kind("a clock runs some hundred ppm fast or slow", "vehicle_pc"),
     "clock_jump": Kind("a clock is set in the middle of the drive", "vehicle_pc"),
-    "missing_stream": Kind("a sensor says nothing", "lidar"),
     "unknown_stream": Kind("a sensor that no contract covers speaks too"),
+    "missing_stream": Kind("a sensor says nothing", "lidar"),
     "stuck_sensor": Kind("a sensor repeats one measurement, with new stamps", CAMERA),
     "stuck_clock": Kind("the stamps of a sensor stand still", "lidar"),
     "jitter": Kind("the stamps of a sensor scatter by a quarter of its period", "lidar"),
@@ -67,11 +67,21 @@ def parse(wanted: Iterable[str], clocks: Iterable[str], streams: Iterable[str]) 
             raise FleetError(f"No fault is called {name}", remedy=f"There are {', '.join(FAULTS)}.")
         usual = FAULTS[name].target
         target = target or (streams[0] if usual == CAMERA else usual)
-        possible = clocks if usual in clocks else ["imu"] if usual == "imu" and name in _CONTENT else streams if usual else [""]
+        possible = (
+            clocks
+            if usual in clocks
+            else ["imu"]
+            if usual == "imu" and name in _CONTENT
+            else streams
+            if usual
+            else [""]
+        )
         if target not in possible:
             raise FleetError(
                 f"{name} cannot happen to {target}",
-                remedy=f"It can to {', '.join(possible)}." if usual else f"Say {name} alone: it happens to the whole file.",
+                remedy=f"It can to {', '.join(possible)}."
+                if usual
+                else f"Say {name} alone: it happens to the whole file.",
             )
         found.add(Fault(name, target))
     order = list(FAULTS)
@@ -174,9 +184,7 @@ def _reordering(schedule: Schedule, random: np.random.Generator) -> Done:
 
 def _duplicates(schedule: Schedule, random: np.random.Generator) -> Done:
     twice = _some(schedule, random, 0.1)
-    order = np.sort(np.concatenate([np.arange(schedule.number.size), twice]))
-    schedule.take(order)
-    schedule.t_host_ns[1:] += (order[1:] == order[:-1]) * 1_000
+    schedule.take(np.sort(np.concatenate([np.arange(schedule.number.size), twice])))
     return {"messages": twice.size}
 
 

@@ -108,7 +108,11 @@ def vehicle(random: np.random.Generator, subtype: str, colour: Colour | None = N
     paint = colour or _pick(random, PAINT)
     shine = float(random.uniform(0.25, 0.6))
     if subtype == "car":
-        half, wide, tall = float(random.uniform(1.95, 2.35)), float(random.uniform(0.86, 0.94)), float(random.uniform(1.4, 1.62))
+        half, wide, tall = (
+            float(random.uniform(1.95, 2.35)),
+            float(random.uniform(0.86, 0.94)),
+            float(random.uniform(1.4, 1.62)),
+        )
         shapes = [
             box(0.0, 0.0, half, wide, 0.16, 0.62 * tall, paint, BODY, shine),
             box(-0.15 * half, 0.0, 0.56 * half, wide - 0.1, 0.4, tall, paint, GLASS, 0.2),
@@ -150,7 +154,9 @@ def distractor(random: np.random.Generator) -> Figure:
             box(0, 0, 0.03, 0.28, plate, plate + 0.6, _pick(random, CLOTHES), reflectivity=0.9),
         ]
     elif kind == 3:
-        shapes = [cylinder(0, 0, float(random.uniform(0.22, 0.4)), 0.0, float(random.uniform(1.1, 1.9)), GREEN, FOLIAGE)]
+        shapes = [
+            cylinder(0, 0, float(random.uniform(0.22, 0.4)), 0.0, float(random.uniform(1.1, 1.9)), GREEN, FOLIAGE)
+        ]
     elif kind == 4:
         tall = float(random.uniform(1.5, 1.9))
         shapes = [cylinder(0, 0, 0.2, 0.0, tall - 0.3, STONE), cylinder(0, 0, 0.12, tall - 0.28, tall, STONE)]
@@ -190,7 +196,10 @@ def barrier() -> Figure:
 
 
 def cone() -> Figure:
-    shapes = [cylinder(0, 0, 0.2, 0.0, 0.3, ORANGE, reflectivity=0.7), cylinder(0, 0, 0.1, 0.3, 0.75, ORANGE, STRIPES, 0.8)]
+    shapes = [
+        cylinder(0, 0, 0.2, 0.0, 0.3, ORANGE, reflectivity=0.7),
+        cylinder(0, 0, 0.1, 0.3, 0.75, ORANGE, STRIPES, 0.8),
+    ]
     return Figure(np.array(shapes), 0.4, 0.4, 0.75, 0.05)
 
 

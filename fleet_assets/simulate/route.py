@@ -41,7 +41,9 @@ class Loop:
     def length_m(self) -> float:
         return self.step_m * self.x_m.size
 
-    def at(self, distance_m: np.ndarray | float, left_m: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def at(
+        self, distance_m: np.ndarray | float, left_m: np.ndarray | float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """x, y and heading at distances along the lane, so far to its left."""
         distance = np.asarray(distance_m, dtype=np.float64)
         left = np.broadcast_to(np.asarray(left_m, dtype=np.float64), distance.shape)

@@ -79,13 +79,18 @@ class Scene:
 
     def labels(self, number: int) -> list[Label]:
         """What is to be labelled at an exposure: by the camera that sees most of it."""
-        wanted, best = parameters()["labels"], {}
+        wanted = parameters()["labels"]
+        best: dict[int, Label] = {}
         things, pose = self._at(number / self.setup.camera.rate_hz)
         for stream in self.setup.cameras:
             _, visible, nominal, boxes = self._exposure(stream, number)
-            for label in np.flatnonzero((visible >= wanted["least_px"]) & (visible >= wanted["least_visible"] * nominal)):
+            for label in np.flatnonzero(
+                (visible >= wanted["least_px"]) & (visible >= wanted["least_visible"] * nominal)
+            ):
                 thing = int(self._labelled[label])
-                found = self._label(thing, things[thing], pose, stream, int(visible[label]), int(nominal[label]), boxes[label])
+                found = self._label(
+                    thing, things[thing], pose, stream, int(visible[label]), int(nominal[label]), boxes[label]
+                )
                 if np.hypot(found.x_m, found.y_m) > wanted["reach_m"]:
                     continue
                 if thing not in best or best[thing].visible_px < found.visible_px:
@@ -172,7 +177,8 @@ class Scene:
         looks = _mounted(pose, 0.0)
         rays = radar.beams * ranging.RAYS_PER_BEAM
         azimuth = np.radians(radar.beam_deg) * ((np.arange(rays) + 0.5) / ranging.RAYS_PER_BEAM - radar.beams / 2)
-        ghosts = generator(self._seed("radar", number), "ghosts").integers(*figures["ghosts"], endpoint=True)
+        least, most = figures["ghosts"]
+        ghosts = int(generator(self._seed("radar", number), "ghosts").integers(least, most, endpoint=True))
         numbers = np.array([
             radar.bin_m, figures["power"], figures["noise_mps"], ghosts, figures["false_velocity"], figures["most_mps"]
         ])  # fmt: skip

@@ -82,5 +82,6 @@ def plan(
     ticks = np.arange(max(0, int(np.ceil((duration_s - after_s) * stream.rate_hz - 1e-9))), dtype=np.int64)
     tick = np.repeat(ticks, stream.messages)
     t_utc_ns = t_start_ns + np.round((tick / stream.rate_hz + after_s) * 1e9).astype(np.int64)
-    arrival = clocks["logger"].shows(t_utc_ns) + delays(random, tick.size)
+    # On its way to the logger, no message of a stream overtakes another.
+    arrival = clocks["logger"].shows(np.maximum.accumulate(t_utc_ns + delays(random, tick.size)))
     return Schedule(stream, np.arange(tick.size, dtype=np.int64), clocks[stream.clock].shows(t_utc_ns), arrival)

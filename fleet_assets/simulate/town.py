@@ -17,7 +17,14 @@ from fleet_assets.simulate.route import Loop
 
 # Classes of ground, and their albedo; that of OPEN is the region's.
 OPEN, ASPHALT, MARKING, PAVEMENT, CYCLE_TRACK, GRAVEL = range(6)
-_ALBEDO = ((0, 0, 0), (0.13, 0.13, 0.14), (0.75, 0.75, 0.72), (0.38, 0.37, 0.35), (0.34, 0.17, 0.14), (0.45, 0.38, 0.27))
+_ALBEDO = (
+    (0, 0, 0),
+    (0.13, 0.13, 0.14),
+    (0.75, 0.75, 0.72),
+    (0.38, 0.37, 0.35),
+    (0.34, 0.17, 0.14),
+    (0.45, 0.38, 0.27),
+)
 CELL_M = 0.25
 ONCOMING_M = 3.5  # the other lane
 AXIS_M = 1.75  # the middle of the road
@@ -164,7 +171,9 @@ def _buildings(
             height = float(random.uniform(*region["building_height_m"]))
             wall = region["walls"][int(random.integers(len(region["walls"])))]
             if (ground.at(x + cos * u - sin * v, y + sin * u + cos * v) == OPEN).all():
-                figure = figures.building(random, length, depth, height, tuple(np.array(wall) * random.uniform(0.85, 1.1)))
+                figure = figures.building(
+                    random, length, depth, height, tuple(np.array(wall) * random.uniform(0.85, 1.1))
+                )
                 things.add(figure, float(x), float(y), float(heading))
                 along += length + (float(random.uniform(1, 6)) if random.random() < 0.6 else 0.2)
             else:
@@ -221,9 +230,7 @@ def _waiting(random: np.random.Generator, loop: Loop, region: dict[str, Any], th
             )
 
 
-def _works(
-    random: np.random.Generator, loop: Loop, bands: Bands, ground: Ground, works: float, things: Things
-) -> None:
+def _works(random: np.random.Generator, loop: Loop, bands: Bands, ground: Ground, works: float, things: Things) -> None:
     """Road works where one would park on the right: gravel, cones, barriers, a lorry, two workers."""
     middle = bands.left(bands.parking, -1)
     along, across = np.meshgrid(works + np.arange(0.0, _WORKS_M, 0.2), np.arange(middle - 1.0, middle + 1.2, 0.2))
@@ -236,4 +243,11 @@ def _works(
     _put(things, loop, figures.vehicle(random, "truck", (0.85, 0.55, 0.05)), works + 19.0, middle - 0.1)
     for number in range(2):
         worker = figures.pedestrian(random, "adult", figures.ORANGE)
-        _put(things, loop, worker, works + 4.0 + 5.0 * number, middle + random.uniform(-0.7, 0.4), random.uniform(0, 6.28))
+        _put(
+            things,
+            loop,
+            worker,
+            works + 4.0 + 5.0 * number,
+            middle + random.uniform(-0.7, 0.4),
+            random.uniform(0, 6.28),
+        )

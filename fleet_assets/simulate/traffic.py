@@ -89,7 +89,13 @@ class Traffic:
 
     @staticmethod
     def _set(
-        now: np.ndarray, thing: np.ndarray, x: np.ndarray, y: np.ndarray, heading: np.ndarray, speed: np.ndarray, way: np.ndarray
+        now: np.ndarray,
+        thing: np.ndarray,
+        x: np.ndarray,
+        y: np.ndarray,
+        heading: np.ndarray,
+        speed: np.ndarray,
+        way: np.ndarray,
     ) -> None:
         now[thing, rc.OBJECT_X], now[thing, rc.OBJECT_Y] = x, y
         now[thing, rc.OBJECT_YAW] = heading + np.where(speed < 0, np.pi, 0.0)
@@ -98,7 +104,12 @@ class Traffic:
 
 
 def populate(
-    random: np.random.Generator, motion: Motion, town: Town, region: dict[str, Any], traffic: dict[str, Any], things: Things
+    random: np.random.Generator,
+    motion: Motion,
+    town: Town,
+    region: dict[str, Any],
+    traffic: dict[str, Any],
+    things: Things,
 ) -> Traffic:
     """Adds everybody to things."""
     loop, bands = motion.loop, town.bands
@@ -126,7 +137,12 @@ def _person(random: np.random.Generator, traffic: dict[str, Any]) -> figures.Fig
 
 
 def _pedestrians(
-    random: np.random.Generator, loop: Loop, bands: Bands, region: dict[str, Any], traffic: dict[str, Any], things: Things
+    random: np.random.Generator,
+    loop: Loop,
+    bands: Bands,
+    region: dict[str, Any],
+    traffic: dict[str, Any],
+    things: Things,
 ) -> list[tuple[int, float, float, float]]:
     """Who walks, and who stands, on the pavements."""
     rows = []
@@ -180,7 +196,12 @@ def _convoy(random: np.random.Generator, region: dict[str, Any], traffic: dict[s
 
 
 def _crossing(
-    random: np.random.Generator, loop: Loop, bands: Bands, region: dict[str, Any], traffic: dict[str, Any], things: Things
+    random: np.random.Generator,
+    loop: Loop,
+    bands: Bands,
+    region: dict[str, Any],
+    traffic: dict[str, Any],
+    things: Things,
 ) -> _Crossing:
     count = int(region["pedestrians_per_m"] * traffic["crossing_pedestrians"] * loop.length_m)
     # At the crossings behind corners, or anywhere.

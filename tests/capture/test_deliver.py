@@ -90,7 +90,7 @@ def test_what_is_not_given_comes_from_the_recording(tmp_path: Path, landing: Pat
     drive = DriveKey.parse(deliver(path, landing).drive_id)
     assert drive.vehicle == "car9"
     # By the logger's clock: only synchronisation knows how wrong it is.
-    by_logger = start - timedelta(microseconds=truth.logger_offset_ns // 1000)
+    by_logger = start - timedelta(microseconds=truth.clocks["logger"][0]["offset_ns"] // 1000)
     assert abs(drive.start - by_logger) < timedelta(seconds=1.5)
 
 
