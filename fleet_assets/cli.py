@@ -225,7 +225,7 @@ def simulate(
 
     wanted = [name for text in faults or [] for name in text.split(",") if name]
     if wanted == ["list"]:
-        rows: list[dict[str, Any]] = [
+        known = [
             {"name": name, "target": kind.target or "the file", "what": kind.what} for name, kind in FAULTS.items()
         ]
         console.print_rows(known, title="Faults", empty="None.", as_json=json)

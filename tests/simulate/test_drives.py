@@ -110,6 +110,7 @@ def test_a_recording_tells_its_context(tmp_path: Path) -> None:
     assert info.context["firmware"] in ("4.1.0", "4.2.0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_clocks_are_told_as_they_truly_are(seed: int, tmp_path: Path) -> None:
     """Within 1 ms at both ends of the drive; every frame on the true time of its sweep."""
@@ -253,6 +254,7 @@ FOUND: dict[str, Callable[[DecodedDrive, dict[str, Any]], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_there_and_is_found(fault: str, tmp_path: Path) -> None:
     decoded = decoded_with(tmp_path, fault)
