@@ -1,0 +1,1 @@
+"""One definition of a feature from the lake to the vehicle."""

@@ -1,0 +1,1 @@
+"""Keys, signatures, verification: one for feature bundles and releases."""

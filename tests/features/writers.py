@@ -1,0 +1,55 @@
+"""A process that forks writers, each of which writes version after version until it is killed.
+
+In: lines with a first version, on standard input. Out: the process id of each writer. Forked, so that each is warm at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from features.tables import write_version
+
+
+@contextmanager
+def writers(path: Path) -> Iterator[Callable[[int], int]]:
+    """A function that starts a writer of versions from the given one on, and gives its process id."""
+    command = [sys.executable, "-m", "features.writers", str(path)]
+    tests = str(Path(__file__).parents[1])
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": tests}
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        stdin, stdout = server.stdin, server.stdout
+
+        def start(first: int) -> int:
+            stdin.write(f"{first}\n")
+            stdin.flush()
+            return int(stdout.readline())
+
+        yield start
+        stdin.close()
+
+
+def main(path: Path) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the killed ones
+    with TemporaryDirectory() as scratch:
+        write_version(Path(scratch, "warm"), 0)
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            for version in itertools.count(int(line)):
+                write_version(path, version)
+        print(child, flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
