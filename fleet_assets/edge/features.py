@@ -1,0 +1,327 @@
+"""Features in the vehicle: `FeatureBundle.open(root, keys)`, then `lookup(view, key, out)`.
+
+In: an installed bundle, keys of entities, values that the device itself observes. Out: values as float64, a status per feature,
+the event time and the versions of everything. Works without Numba (a few microseconds); with compiled=True about one.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fleet_assets.edge import bundle as bundles
+from fleet_assets.edge import keys as key_bytes
+from fleet_assets.edge.sketch import Sketch
+from fleet_assets.edge.snapshot import Snapshot, View
+from fleet_assets.errors import FleetError
+from fleet_assets.signing.keys import KeyRing
+
+OBSERVED_LIMIT = 65_536  # rows of values that the device observed; the oldest go first
+
+
+class Status(IntEnum):
+    """Of one feature in one answer."""
+
+    FRESH = 0
+    STALE = 1  # by the device's clock, older than its view's time to live; the value is there
+    NULL = 2  # the row is there, and has no value
+    MISSING = 3  # no such row
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What an answer was read from. bundle: sha256 of what was signed; views: name -> version."""
+
+    bundle: str
+    service: str
+    lakefs_commit: str
+    delta_versions: Mapping[str, int]
+    schema_hash: str
+    views: Mapping[str, int]
+
+
+class Answer:
+    """Memory for the answers of one view, filled anew by each look-up.
+
+    values: float64 [features], NaN where there is none. status: uint8 [features], Status. versions: of the last answer.
+    """
+
+    __slots__ = ("_block", "_time", "features", "status", "values", "versions")
+
+    def __init__(self, features: tuple[str, ...], versions: Versions) -> None:
+        count = len(features)
+        self.features, self.versions = features, versions
+        self._block = np.zeros(count + 1 + -(-count // 8), dtype=np.uint64)
+        self.values: np.ndarray = self._block[:count].view(np.float64)
+        self._time = self._block[count : count + 1].view(np.int64)
+        self.status: np.ndarray = self._block[count + 1 :].view(np.uint8)[:count]
+        self.values[:] = np.nan
+        self.status[:] = Status.MISSING
+
+    @property
+    def event_time_ns(self) -> int:
+        """Of the row, UTC; 0 if it is missing."""
+        return int(self._time[0])
+
+    def to_dict(self) -> dict[str, float]:
+        return dict(zip(self.features, self.values.tolist(), strict=True))
+
+
+class _Reader:
+    """One view with what look-ups need at hand."""
+
+    def __init__(self, view: View, snapshot: Snapshot, compiled: bool) -> None:
+        self.view, self.features = view, view.features
+        self.one_int = view.entity_types == ("int64",)
+        self.index = {name: index for index, name in enumerate(view.features)}
+        self.words = snapshot.words
+        self.where = view.numba_view() if compiled else None
+
+
+class FeatureBundle:
+    """The active version of an installed bundle. Look-ups never touch the file system; `refresh` takes up a new version."""
+
+    def __init__(self, root: Path, keys: KeyRing, compiled: bool) -> None:
+        self._root, self._keys, self._compiled = root, keys, compiled
+        self._observed: dict[str, dict[Any, dict[str, tuple[float, int]]]] = {}
+        if compiled:
+            from fleet_assets.kernels import lookup
+
+            self._lookup, self._lookup_int, self._lookup_many = lookup.lookup, lookup.lookup_int, lookup.lookup_many
+        self._load()
+
+    @classmethod
+    def open(cls, path: Path, keys: KeyRing, *, compiled: bool = False) -> FeatureBundle:
+        """path: where bundles are installed (its active version is opened), or one bundle's own folder (hashed in full).
+
+        keys: whose signatures count; there is no default. compiled: look up through Numba, which takes a second and 190 MB to
+        load. Raises FleetError if anything is not as it was signed.
+        """
+        return cls(Path(path), keys, compiled)
+
+    def _load(self) -> None:
+        if (self._root / bundles.MANIFEST).exists():
+            self._stamp, self._folder = None, self._root
+            manifest = bundles.Manifest.read(self._folder, self._keys)
+            manifest.check(self._folder)
+        else:
+            self._stamp = self._state_stamp()
+            active = bundles.state(self._root)["active"]
+            if active is None:
+                raise FleetError(f"{self._root} has no active bundle", remedy="Install one and activate it.")
+            self._folder = bundles.version_folder(self._root, active)
+            manifest = bundles.Manifest.read(self._folder, self._keys)
+            if manifest.id != active:
+                raise FleetError(f"{self._folder} holds another version", remedy="Install the bundle anew.")
+            bundles.check_quickly(self._folder, manifest)
+        snapshot = Snapshot.open(self._folder / bundles.SNAPSHOT)
+        views = {view.name: view for view in snapshot.views.values()}
+        versions = Versions(
+            bundle=manifest.id,
+            service=manifest.signed["service"],
+            lakefs_commit=manifest.signed["lakefs_commit"],
+            delta_versions=snapshot.metadata["delta_versions"],
+            schema_hash=snapshot.schema_hash,
+            views={name: view.version for name, view in views.items()},
+        )
+        # One assignment: an answer takes versions and rows from the same one.
+        readers = {name: _Reader(view, snapshot, self._compiled) for name, view in snapshot.views.items()}
+        self._current: tuple[Versions, dict[str, _Reader]] = (versions, readers)
+        self.manifest, self.snapshot = manifest, snapshot
+
+    def _state_stamp(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self._root / bundles.STATE)
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    @property
+    def versions(self) -> Versions:
+        return self._current[0]
+
+    def refresh(self) -> bool:
+        """Takes up the active version if it changed; gives whether it did. Two microseconds if it did not."""
+        if self._stamp is None or self._state_stamp() == self._stamp:
+            return False
+        before = self.versions.bundle
+        self._load()
+        return self.versions.bundle != before
+
+    def verify(self) -> None:
+        """Hashes every file again. Raises FleetError for one that is not as signed."""
+        self.manifest.check(self._folder)
+
+    def answer(self, view: str) -> Answer:
+        """Memory for look-ups in a view."""
+        versions, readers = self._current
+        return Answer(_reader(readers, view).features, versions)
+
+    def lookup(self, view: str, key: Any, out: Answer, now_ns: int | None = None) -> Answer:
+        """One row by its key, into out. key: the entity's value, or a tuple of one per entity column.
+
+        now_ns: the device's clock, by default the system's. Raises FleetError for a view or key that cannot be, and for
+        memory of other features than the view now has.
+        """
+        versions, readers = self._current
+        reader = readers.get(view) or _reader(readers, view)
+        if out.features is not reader.features and out.features != reader.features:
+            raise FleetError(
+                f"The answer is for other features than {view} has now", remedy="Make a new one: `answer`."
+            )
+        if now_ns is None:
+            now_ns = time.time_ns()
+        out.versions = versions
+        if reader.where is not None and reader.one_int and type(key) is int:
+            try:
+                self._lookup_int(reader.words, reader.where, key, now_ns, out._block)
+            except OverflowError:
+                raise FleetError(f"{key} is no 64-bit integer", remedy="Keys of this view are.") from None
+        else:
+            encoded = reader.view.key(key if isinstance(key, tuple) else (key,))
+            if reader.where is not None:
+                self._lookup(reader.words, reader.where, np.frombuffer(encoded, np.uint64), now_ns, out._block)
+            else:
+                _fill(reader.view, encoded, now_ns, out)
+        if self._observed:
+            self._overlay(reader, key, now_ns, out)
+        return out
+
+    def lookup_many(
+        self, view: str, keys: Sequence[Any], now_ns: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Versions]:
+        """Many rows: values float64 [n, features], status uint8 [n, features], event times int64 [n], versions.
+
+        keys: an int64 array, or a sequence of values or tuples. Observed values of the device count here too.
+        """
+        versions, readers = self._current
+        reader = _reader(readers, view)
+        now_ns = time.time_ns() if now_ns is None else now_ns
+        columns = _columns(keys, len(reader.view.entities))
+        words, used = key_bytes.encode_keys(columns, reader.view.entity_types)
+        shape = (len(words), len(reader.features))
+        values, status = np.full(shape, np.nan), np.full(shape, Status.MISSING, dtype=np.uint8)
+        times_ns = np.zeros(len(words), dtype=np.int64)
+        if reader.where is not None:
+            self._lookup_many(reader.words, reader.where, words, used, now_ns, values, status, times_ns)
+        else:
+            _fill_many(reader.view, reader.view.find_many(words, used), now_ns, values, status, times_ns)
+        if self._observed.get(reader.view.name):
+            for index, key in enumerate(zip(*columns, strict=True)):
+                patch = self._observed[reader.view.name].get(tuple(map(_plain, key)))
+                if patch:
+                    _put(reader, patch, int(times_ns[index]), now_ns, values[index], status[index])
+        return values, status, times_ns, versions
+
+    # ---- what the device itself observes -------------------------------------------------------------------------------
+
+    def observe(self, view: str, key: Any, values: Mapping[str, float], t_ns: int) -> None:
+        """Values of the device for a row, which count wherever they are newer than the bundle's.
+
+        They are kept in memory, for the OBSERVED_LIMIT rows that were observed last, across versions of the bundle.
+        """
+        reader = _reader(self._current[1], view)
+        absent = [name for name in values if name not in reader.index]
+        if absent:
+            raise FleetError(f"{view} has no feature {absent[0]}", remedy=f"It has {', '.join(reader.features)}.")
+        whole = tuple(map(_plain, key if isinstance(key, tuple) else (key,)))
+        reader.view.key(whole)  # refuses what is no key
+        rows = self._observed.setdefault(reader.view.name, {})
+        patch = rows.pop(whole, {})
+        for name, value in values.items():
+            if name not in patch or patch[name][1] <= t_ns:
+                patch[name] = (float(value), t_ns)
+        rows[whole] = patch
+        if len(rows) > OBSERVED_LIMIT:
+            del rows[next(iter(rows))]
+
+    def _overlay(self, reader: _Reader, key: Any, now_ns: int, out: Answer) -> None:
+        rows = self._observed.get(reader.view.name)
+        patch = rows and rows.get(tuple(map(_plain, key if isinstance(key, tuple) else (key,))))
+        if patch:
+            _put(reader, patch, out.event_time_ns, now_ns, out.values, out.status)
+
+    # ---- skew ------------------------------------------------------------------------------------------------------------
+
+    def sketches(self, view: str) -> dict[str, Sketch]:
+        """Empty sketches with the bins of training, one per feature that has one."""
+        known = _reader(self._current[1], view).view.sketches
+        return {name: Sketch.from_json(sketch).like() for name, sketch in known.items()}
+
+
+def _reader(readers: Mapping[str, _Reader], view: str) -> _Reader:
+    found = readers.get(view)
+    if found is None:
+        raise FleetError(f"The bundle has no view {view}", remedy=f"It has {', '.join(sorted(readers))}.")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A value of a key as Python has it, so that numpy's numbers are the same key."""
+    return value if isinstance(value, str) else operator.index(value)
+
+
+def _columns(keys: Sequence[Any], entities: int) -> list[Any]:
+    if isinstance(keys, np.ndarray) and keys.ndim == 1 and entities == 1:
+        return [keys]
+    rows = [key if isinstance(key, tuple) else (key,) for key in keys]
+    if any(len(row) != entities for row in rows):
+        raise FleetError(f"A key has not {entities} values", remedy="Give one per entity column.")
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(entities)]
+
+
+def _fill(view: View, key: bytes, now_ns: int, out: Answer) -> None:
+    """What kernels.lookup.lookup does, without Numba."""
+    row = view.find(key)
+    if row < 0:
+        out.values[:] = np.nan
+        out.status[:] = Status.MISSING
+        out._time[0] = 0
+        return
+    time_ns = view.event_time_ns(row)
+    out._time[0] = time_ns
+    whole = view.fill(row, out.values)
+    out.status[:] = _status(view, time_ns, now_ns)
+    if not whole:
+        out.status[~view.valid(np.array([row]))[0]] = Status.NULL
+
+
+def _fill_many(
+    view: View, rows: np.ndarray, now_ns: int, values: np.ndarray, status: np.ndarray, times_ns: np.ndarray
+) -> None:
+    there = np.flatnonzero(rows >= 0)
+    found = rows[there]
+    times_ns[there] = view.rows["event_time_ns"][found]
+    stale = (times_ns[there] < now_ns - view.ttl_ns) & (view.ttl_ns > 0)
+    valid = view.valid(found)
+    status[there] = np.where(valid, np.where(stale, Status.STALE, Status.FRESH)[:, None], Status.NULL)
+    for index in range(values.shape[1]):
+        values[there, index] = np.where(valid[:, index], view.column(index, found), np.nan)
+
+
+def _status(view: View, time_ns: int, now_ns: int) -> Status:
+    return Status.STALE if view.ttl_ns and now_ns - time_ns > view.ttl_ns else Status.FRESH
+
+
+def _put(
+    reader: _Reader,
+    patch: Mapping[str, tuple[float, int]],
+    row_ns: int,
+    now_ns: int,
+    values: np.ndarray,
+    status: np.ndarray,
+) -> None:
+    """Observed values over those of the bundle, where they are not older."""
+    for name, (value, t_ns) in patch.items():
+        index = reader.index.get(name)  # a later version may have dropped it
+        if index is not None and (t_ns >= row_ns or status[index] == Status.MISSING):
+            values[index] = value
+            status[index] = _status(reader.view, t_ns, now_ns)
