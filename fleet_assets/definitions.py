@@ -1,4 +1,4 @@
-"""The flow as one reads it: capture, ingest, synchronise, and what will follow.
+"""The flow as one reads it: capture, ingest, synchronise, features, and what will follow.
 
 In: FLEET_HOME. Out: `defs`, which the Dagster UI, the daemon and `fleet run` load.
 """
@@ -8,6 +8,7 @@ import dagster as dg
 from fleet_assets.automation import nightly, nightly_maintenance, per_drive_sensor
 from fleet_assets.capture.assets import recordings
 from fleet_assets.capture.sensors import landing_sensor
+from fleet_assets.features.assets import live_features
 from fleet_assets.ingest.assets import ingest
 from fleet_assets.resources import FleetResource
 from fleet_assets.specs import coming
@@ -15,8 +16,7 @@ from fleet_assets.synchronise.assets import synchronise
 
 # Stages that are not built yet, so that the lineage already reads in flow order.
 PLANNED = [
-    coming("features", "Feature views in Feast, one definition for training and vehicle.", after="synchronise/frames"),
-    coming("curate", "Scenarios, slices and balanced datasets.", after="features/planned"),
+    coming("curate", "Scenarios, slices and balanced datasets.", after="features/ego_motion"),
     coming("train", "Multimodal fusion models.", after="curate/planned"),
     coming("evaluate", "Safety gates per slice, with confidence bounds.", after="train/planned"),
     coming("package", "The signed artefact that ships.", after="evaluate/planned"),
@@ -25,7 +25,7 @@ PLANNED = [
 ]
 
 defs = dg.Definitions(
-    assets=[recordings, ingest, synchronise, *PLANNED],
+    assets=[recordings, ingest, synchronise, live_features, *PLANNED],
     jobs=[nightly_maintenance],
     schedules=[nightly],
     sensors=[landing_sensor, per_drive_sensor],

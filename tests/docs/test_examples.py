@@ -58,7 +58,7 @@ from fleet_assets.contracts.check import check
 from fleet_assets.contracts.loader import load_streams, load_tables
 from fleet_assets.definitions import defs
 from fleet_assets.specs import asset_key
-node = defs.resolve_asset_graph().get(asset_key("features.top_speed"))
+node = defs.resolve_asset_graph().get(asset_key("curate.top_speed"))
 print(json.dumps({
     "mistakes": [str(mistake) for mistake in check()],
     "rules": [rule.name for rule in load_tables()["ingest.gnss"].rules],
@@ -74,4 +74,4 @@ print(json.dumps({
     assert found["mistakes"] == []
     assert "the receiver mostly has a fix" in found["rules"]
     assert "camera_rear" in found["streams"]
-    assert (found["parents"], found["owners"], found["group"]) == (["synchronise/frames"], ["team:fleet"], "features")
+    assert (found["parents"], found["owners"], found["group"]) == (["synchronise/frames"], ["team:fleet"], "curate")

@@ -1,0 +1,21 @@
+"""What features are features of."""
+
+from feast import Entity, ValueType
+
+vehicle = Entity(
+    name="vehicle", join_keys=["vehicle"], value_type=ValueType.STRING, description="A vehicle.", owner="team:fleet"
+)
+drive = Entity(
+    name="drive",
+    join_keys=["drive_id"],
+    value_type=ValueType.STRING,
+    description="A drive: vehicle and UTC start. With `frame` it names a drive frame.",
+    owner="team:fleet",
+)
+frame = Entity(
+    name="frame",
+    join_keys=["frame"],
+    value_type=ValueType.INT64,
+    description="Number of a frame in its drive, from 0.",
+    owner="team:fleet",
+)

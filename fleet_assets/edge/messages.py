@@ -1,0 +1,164 @@
+"""Camera, LiDAR and radar messages, summed up as the values of a record.
+
+In: the bytes of a ROS 2 message (CDR) and its type. Out: values as kernels/features/records.py says, NaN where the message holds
+nothing that is known here. A message that is cut off, or lies about its size, gives NaN too: it costs the vehicle nothing else.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from fleet_assets.kernels.features.payload import checksum, cloud_summary, image_summary
+from fleet_assets.kernels.features.records import VALUES
+from fleet_assets.kernels.png_rows import unfilter
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MAX_PIXELS = 64 * 1024 * 1024
+_CHANNELS = {"mono8": 1, "8UC1": 1, "rgb8": 3, "bgr8": 3, "8UC3": 3, "rgba8": 4, "bgra8": 4}
+_PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
+_FIELD_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+
+
+class NotKnown(ValueError):
+    """A message that holds nothing that can be summed up."""
+
+
+def values_of(schema_name: str, message: bytes) -> np.ndarray:
+    """float64 [VALUES]: checksum of the message's data, then its summary."""
+    values = np.full(VALUES, np.nan)
+    try:
+        if schema_name == "sensor_msgs/msg/CompressedImage":
+            data, summary = _compressed_image(_Body(message))
+        elif schema_name == "sensor_msgs/msg/Image":
+            data, summary = _image(_Body(message))
+        elif schema_name == "sensor_msgs/msg/PointCloud2":
+            data, summary = _cloud(_Body(message))
+        else:
+            return values
+    except NotKnown:
+        return values
+    values[0] = checksum(np.frombuffer(data, dtype=np.uint8))
+    values[1 : 1 + len(summary)] = summary
+    return values
+
+
+@dataclass
+class _Body:
+    """A little-endian CDR body, read from its start."""
+
+    message: bytes
+    at: int = 4
+
+    def __post_init__(self) -> None:
+        if self.message[:2] != b"\0\1":
+            raise NotKnown("no little-endian CDR")
+
+    def number(self, form: str) -> int:
+        size = struct.calcsize(form)
+        self.at += -(self.at - 4) % size
+        if self.at + size > len(self.message):
+            raise NotKnown("cut off")
+        (value,) = struct.unpack_from(f"<{form}", self.message, self.at)
+        self.at += size
+        return int(value)
+
+    def raw(self) -> memoryview:
+        size = self.number("I")
+        if size > len(self.message) - self.at:
+            raise NotKnown("cut off")
+        self.at += size
+        return memoryview(self.message)[self.at - size : self.at]
+
+    def text(self) -> str:
+        return bytes(self.raw()).rstrip(b"\0").decode("utf-8", "replace")
+
+    def header(self) -> None:
+        self.number("i")
+        self.number("I")
+        self.raw()
+
+
+Summed = tuple[bytes | memoryview, tuple[float, ...]]
+
+
+def _compressed_image(body: _Body) -> Summed:
+    body.header()
+    body.text()
+    data = body.raw()
+    pixels = _png(bytes(data))
+    return data, () if pixels is None else image_summary(pixels)
+
+
+def _image(body: _Body) -> Summed:
+    body.header()
+    height, width = body.number("I"), body.number("I")
+    encoding = body.text()
+    body.number("B")
+    step = body.number("I")
+    data = body.raw()
+    channels = _CHANNELS.get(encoding)
+    if channels is None or step < width * channels or len(data) != step * height or not data:
+        return data, ()
+    rows = np.frombuffer(data, dtype=np.uint8).reshape(height, step)[:, : width * channels]
+    return data, image_summary(np.ascontiguousarray(rows).reshape(height, width, channels))
+
+
+def _png(data: bytes) -> np.ndarray | None:
+    """uint8 [height, width, channels] of an image with 8 bits a channel that is not interlaced; None for any other."""
+    if data[:8] != _PNG or len(data) < 33:
+        return None
+    width, height, bits, kind, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    channels = _PNG_CHANNELS.get(kind)
+    if channels is None or bits != 8 or interlaced or not 0 < width * height * channels <= _MAX_PIXELS:
+        return None
+    parts, at = [], 8
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        if length > len(data) - at - 12:
+            return None
+        if data[at + 4 : at + 8] == b"IDAT":
+            parts.append(data[at + 8 : at + 8 + length])
+        at += 12 + length
+    size = height * (1 + width * channels)
+    try:
+        raw = zlib.decompressobj().decompress(b"".join(parts), size)
+    except zlib.error:
+        return None
+    if len(raw) != size:
+        return None
+    rows, known = unfilter(np.frombuffer(raw, dtype=np.uint8), height, width * channels, channels)
+    return rows.reshape(height, width, channels) if known else None
+
+
+def _cloud(body: _Body) -> Summed:
+    body.header()
+    height, width = body.number("I"), body.number("I")
+    fields: dict[str, np.dtype] = {}
+    offsets: dict[str, int] = {}
+    for _ in range(min(body.number("I"), 64)):
+        name = body.text()
+        offsets[name], kind, _count = body.number("I"), body.number("B"), body.number("I")
+        fields[name] = np.dtype("<" + _FIELD_TYPES.get(kind, "f4"))
+    body.number("B")
+    step, _row_step = body.number("I"), body.number("I")
+    data = body.raw()
+    count = height * width
+    fits = all(offsets[name] + fields[name].itemsize <= step for name in fields)
+    if not {"x", "y", "z"} <= set(fields) or not fits or step == 0 or len(data) < count * step:
+        return data, ()
+
+    def column(name: str) -> np.ndarray:
+        if name not in fields:
+            return np.zeros(0)
+        laid = (
+            np.ndarray(count, fields[name], buffer=data, offset=offsets[name], strides=(step,))
+            if count
+            else np.zeros(0)
+        )
+        return np.ascontiguousarray(laid, dtype=np.float64)
+
+    return data, cloud_summary(*(column(name) for name in ("x", "y", "z", "intensity")))

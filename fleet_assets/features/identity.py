@@ -1,0 +1,143 @@
+"""What a feature is: the kernel that computes it, to the letter.
+
+In: a kernel module and the contract of the table that holds its features. Out: the identity, a hexadecimal string: import path,
+what the source means (its own and that of every kernel module it imports), parameters and contract. It changes with any of
+them, and with nothing else: not with comments, layout or docstrings.
+
+`identities.json` keeps the identity of every version that ever was. A kernel that changes without a new VERSION is found by
+`check`, which a test runs; `fleet features history --record` writes new versions down.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fleet_assets.contracts.loader import load_tables
+from fleet_assets.edge.feed import LIVE
+from fleet_assets.errors import FleetError
+
+PATH = Path(__file__).with_name("identities.json")
+_KERNELS = "fleet_assets.kernels"
+
+
+def identity_of(kernel: ModuleType, contract_version: str) -> str:
+    """32 hexadecimal digits."""
+    parts = [
+        kernel.__name__,
+        {name: _meaning(importlib.import_module(name)) for name in sorted(_modules(kernel))},
+        _parameters(kernel),
+        contract_version,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@lru_cache(maxsize=1)
+def identities() -> Mapping[str, str]:
+    """Identity of every live view as the code is now."""
+    return {name: identity_of(kernel, load_tables()[f"features.{name}"].version) for name, kernel in LIVE.items()}
+
+
+def code_version(views: Iterable[str]) -> str:
+    """What rows of these views are made by, for lake.versions: `<view>@v<version>:<identity>`, joined by spaces."""
+    return " ".join(f"{view}@v{LIVE[view].VERSION}:{identities()[view]}" for view in sorted(views))
+
+
+def recorded() -> dict[str, dict[str, str]]:
+    """View -> version -> identity, as written down."""
+    found: dict[str, dict[str, str]] = json.loads(PATH.read_text())
+    return found
+
+
+def check() -> list[FleetError]:
+    """Views whose kernel is not the one that their version stands for."""
+    known = recorded()
+    findings = []
+    for view, identity in identities().items():
+        version = str(LIVE[view].VERSION)
+        written = known.get(view, {}).get(version)
+        if written is None:
+            remedy = "Run `fleet features history --record`."
+            findings.append(FleetError(f"{view} version {version} is not written down", where=PATH.name, remedy=remedy))
+        elif written != identity:
+            findings.append(
+                FleetError(
+                    f"{view} has changed and is still version {version}",
+                    where=f"{LIVE[view].__name__}: {identity}, written down {written}",
+                    remedy="Raise its VERSION, then run `fleet features history --record`; or take the change back.",
+                )
+            )
+    return findings
+
+
+def record() -> list[str]:
+    """Writes new versions down; what is written is never changed. Raises FleetError where a version would change."""
+    changed = [finding for finding in check() if "has changed" in finding.what]
+    if changed:
+        raise changed[0]
+    known = recorded()
+    added = []
+    for view, identity in identities().items():
+        version = str(LIVE[view].VERSION)
+        if version not in known.setdefault(view, {}):
+            known[view][version] = identity
+            added.append(f"{view} version {version}: {identity}")
+    PATH.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+    return added
+
+
+def _modules(kernel: ModuleType) -> set[str]:
+    """The kernel's module and all kernel modules that it is made of."""
+    found: set[str] = set()
+    waiting = [kernel.__name__]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _imported(importlib.import_module(name))
+    return found
+
+
+def _imported(module: ModuleType) -> list[str]:
+    names = []
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(_KERNELS):
+            source = importlib.import_module(node.module)
+            inside = {alias.name for alias in node.names if isinstance(getattr(source, alias.name), ModuleType)}
+            names += [f"{node.module}.{name}" for name in sorted(inside)]
+            if len(inside) < len(node.names):
+                names.append(node.module)
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names if alias.name.startswith(_KERNELS)]
+    return names
+
+
+def _tree(module: ModuleType) -> ast.Module:
+    assert module.__file__ is not None  # noqa: S101 - a kernel comes from a file
+    return ast.parse(Path(module.__file__).read_text())
+
+
+def _meaning(module: ModuleType) -> str:
+    tree = _tree(module)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def _parameters(kernel: ModuleType) -> dict[str, Any]:
+    """Constants of the module as they are when it runs, wherever they come from."""
+    found: dict[str, Any] = {}
+    for name, value in sorted(vars(kernel).items()):
+        if name.isupper() and name != "VERSION":
+            found[name] = repr(value.descr if isinstance(value, np.dtype) else value)
+    return found

@@ -1,0 +1,97 @@
+"""A feature's identity follows what its kernel means, and a changed kernel without a new version is found."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fleet_assets.contracts.loader import load_tables
+from fleet_assets.edge.feed import LIVE
+from fleet_assets.features import identity
+from fleet_assets.features.define import feature_columns
+from fleet_assets.kernels.features import ego_motion
+
+Change = Callable[[str], str]
+
+
+def test_every_kernel_is_the_one_that_its_version_stands_for() -> None:
+    assert [str(finding) for finding in identity.check()] == []
+
+
+@pytest.mark.parametrize("view", LIVE)
+def test_contracts_hold_what_kernels_make(view: str) -> None:
+    assert feature_columns(load_tables()[f"features.{view}"]) == list(LIVE[view].FEATURES)
+
+
+def changed(tmp_path: Path, change: Change, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """ego_motion with another source, under its own name."""
+    assert ego_motion.__file__ is not None
+    text = Path(ego_motion.__file__).read_text()
+    assert change(text) != text
+    path = tmp_path / "ego_motion.py"
+    path.write_text(change(text))
+    spec = importlib.util.spec_from_file_location(ego_motion.__name__, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, ego_motion.__name__, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+MEANING: dict[str, Change] = {
+    "a parameter": lambda text: text.replace("TAU_YAW_S = 0.1", "TAU_YAW_S = 0.11"),
+    "an operation": lambda text: text.replace("0.5 * (speed + state", "0.5 * (speed - state"),
+    "an order of operations": lambda text: text.replace(
+        "out[_LATERAL] = speed * yaw_rate", "out[_LATERAL] = yaw_rate * speed"
+    ),
+}
+WORDS: dict[str, Change] = {
+    "a comment": lambda text: text.replace("# told twice, or overtaken", "# told twice"),
+    "a docstring": lambda text: text.replace('"""Ego motion:', '"""Motion:'),
+    "layout": lambda text: text.replace("def _fresh", "\n\ndef _fresh"),
+}
+
+
+@pytest.mark.parametrize("change", MEANING.values(), ids=MEANING)
+def test_meaning_changes_the_identity(change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = identity.identity_of(ego_motion, "1.0.0")
+    assert identity.identity_of(changed(tmp_path, change, monkeypatch), "1.0.0") != before
+
+
+@pytest.mark.parametrize("change", WORDS.values(), ids=WORDS)
+def test_words_do_not(change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = identity.identity_of(ego_motion, "1.0.0")
+    assert identity.identity_of(changed(tmp_path, change, monkeypatch), "1.0.0") == before
+
+
+def test_contract_and_parameters_belong_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = identity.identity_of(ego_motion, "1.0.0")
+    assert identity.identity_of(ego_motion, "2.0.0") != before
+    monkeypatch.setattr(ego_motion, "STALE_NS", 2)
+    assert identity.identity_of(ego_motion, "1.0.0") != before
+
+
+def test_a_changed_kernel_needs_a_new_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = tmp_path / "identities.json"
+    written.write_bytes(identity.PATH.read_bytes())
+    monkeypatch.setattr(identity, "PATH", written)
+    identity.identities.cache_clear()
+    try:
+        module = changed(tmp_path, MEANING["a parameter"], monkeypatch)
+        monkeypatch.setattr(identity, "LIVE", {**LIVE, "ego_motion": module})
+        (finding,) = identity.check()
+        assert "ego_motion has changed and is still version 1" in str(finding)
+        with pytest.raises(type(finding), match="has changed"):
+            identity.record()
+        monkeypatch.setattr(module, "VERSION", 2)
+        assert [line.split(":")[0] for line in identity.record()] == ["ego_motion version 2"]
+        assert identity.check() == []
+        assert set(identity.recorded()["ego_motion"]) == {"1", "2"}
+    finally:
+        identity.identities.cache_clear()
