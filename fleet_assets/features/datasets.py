@@ -31,24 +31,21 @@ from fleet_assets.errors import FleetError
 from fleet_assets.features.write import upsert
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.tables import Snapshot
-from fleet_assets.services.home import Home
 
 TABLE = "features.datasets"
 SAVED, LOG = "saved", "log"
 
 
-def save(name: str, rows: pa.Table, *, commit_id: str, overwrite: bool = False) -> None:
+def save(lake: Lake, name: str, rows: pa.Table, *, commit_id: str, overwrite: bool = False) -> None:
     """Saves a dataset under a name. Raises SavedDatasetLocationAlreadyExists."""
-    lake = Lake.open(Home.open())
     if not overwrite and _parts(lake.at(), SAVED, name).num_rows:
         raise SavedDatasetLocationAlreadyExists(location=name)
     _write(lake, SAVED, name, 0, rows, commit_id)
 
 
-def append_log(name: str, data: pa.Table | Path) -> None:
+def append_log(lake: Lake, name: str, data: pa.Table | Path) -> None:
     """Adds a part to a log: a table, or a folder of Parquet files. The same part again changes nothing."""
     rows = data if isinstance(data, pa.Table) else pq.read_table(data)
-    lake = Lake.open(Home.open())
     parts = _parts(lake.at(), LOG, name)
     path, _ = _encoded(rows)
     if path not in parts["object"].to_pylist():

@@ -34,7 +34,7 @@ from fleet_assets.features.point_in_time import as_ns
 from fleet_assets.features.retrieval import Question, View, answer
 from fleet_assets.features.source import DeltaSource
 from fleet_assets.lake.client import MAIN
-from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.lake import REPOSITORY, Lake
 from fleet_assets.lake.tables import Snapshot
 from fleet_assets.services.home import Home
 
@@ -44,9 +44,9 @@ _pinned: ContextVar[str | None] = ContextVar("pinned", default=None)
 
 
 @contextlib.contextmanager
-def pinned(ref: str) -> Iterator[str]:
-    """All retrievals inside are at the commit that ref stands for now; gives its id."""
-    commit_id = Lake.open(Home.open()).at(ref).commit_id
+def pinned(ref: str, repository: str = REPOSITORY) -> Iterator[str]:
+    """All retrievals inside are at the commit that ref stands for now; gives its id. repository: its name in lakeFS."""
+    commit_id = Lake.open(Home.open(), repository).at(ref).commit_id
     token = _pinned.set(commit_id)
     try:
         yield commit_id
@@ -55,11 +55,13 @@ def pinned(ref: str) -> Iterator[str]:
 
 
 class DeltaOfflineStoreConfig(FeastConfigBaseModel):
-    """ref: branch, tag or commit. available_only: a row counts from when it was available on; without, from its event time on."""
+    """repository: its name in lakeFS. ref: branch, tag or commit. available_only: a row counts from when it was available on;
+    without, from its event time on."""
 
     type: Literal["fleet_assets.features.offline_store.DeltaOfflineStore"] = (
         "fleet_assets.features.offline_store.DeltaOfflineStore"
     )
+    repository: str = REPOSITORY
     ref: str = MAIN
     available_only: bool = True
 
@@ -69,6 +71,7 @@ class DeltaRetrievalJob(RetrievalJob):
 
     def __init__(
         self,
+        lake: Lake,
         commit_id: str,
         evaluate: Callable[[], pa.Table],
         *,
@@ -76,6 +79,7 @@ class DeltaRetrievalJob(RetrievalJob):
         on_demand_feature_views: Sequence[OnDemandFeatureView] = (),
         metadata: RetrievalMetadata | None = None,
     ) -> None:
+        self.lake = lake
         self.commit_id = commit_id
         self._evaluate = evaluate
         self._full_feature_names = full_feature_names
@@ -115,7 +119,8 @@ class DeltaRetrievalJob(RetrievalJob):
                 f"A dataset cannot be saved as {type(storage).__name__}",
                 remedy="Give SavedDatasetDelta(name=...) of fleet_assets.features.datasets.",
             )
-        save(storage.dataset, self.to_arrow(timeout=timeout), commit_id=self.commit_id, overwrite=allow_overwrite)
+        rows = self.to_arrow(timeout=timeout)
+        save(self.lake, storage.dataset, rows, commit_id=self.commit_id, overwrite=allow_overwrite)
 
 
 class DeltaOfflineStore(OfflineStore):
@@ -138,7 +143,7 @@ class DeltaOfflineStore(OfflineStore):
     ) -> RetrievalJob:
         """entity_df: rows with join keys and event_timestamp; or one SELECT over contract tables, run at the same commit; or
         None: every key that the views have, as known at end_date."""
-        snapshot = _snapshot(config)
+        lake, snapshot = _opened(config)
         available_only = filter_by_created_timestamp or _settings(config).available_only
         on_demand = _get_requested_on_demand_feature_views(feature_refs, project, registry)
         by_view, _ = _get_requested_feature_views_to_features_dict(feature_refs, feature_views, on_demand)
@@ -149,6 +154,7 @@ class DeltaOfflineStore(OfflineStore):
         question = _question(snapshot, entity_df, views, start_date, end_date)
         asked_ns = question.t_ns
         return DeltaRetrievalJob(
+            lake,
             snapshot.commit_id,
             lambda: answer(snapshot, question, views),
             full_feature_names=full_feature_names,
@@ -176,7 +182,7 @@ class DeltaOfflineStore(OfflineStore):
         from fleet_assets.features.retrieval import latest
 
         source = _delta(data_source)
-        snapshot = _snapshot(config)
+        lake, snapshot = _opened(config)
         columns = _columns(join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
         until_ns, available = _ns(end_date), created_timestamp_column if _settings(config).available_only else None
 
@@ -187,7 +193,7 @@ class DeltaOfflineStore(OfflineStore):
             kept = latest(rows, join_key_columns, timestamp_field, available, until_ns)
             return _with_timestamps(kept, timestamp_field, created_timestamp_column)
 
-        return DeltaRetrievalJob(snapshot.commit_id, evaluate)
+        return DeltaRetrievalJob(lake, snapshot.commit_id, evaluate)
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -203,11 +209,12 @@ class DeltaOfflineStore(OfflineStore):
         """Every row in the range, both ends included."""
         from fleet_assets.features.datasets import DatasetSource, load
 
-        snapshot = _snapshot(config)
+        lake, snapshot = _opened(config)
         if isinstance(data_source, DatasetSource):
             wanted = [*join_key_columns, *feature_name_columns, timestamp_field]
             dataset = data_source
             return DeltaRetrievalJob(
+                lake,
                 snapshot.commit_id,
                 lambda: load(snapshot, dataset, wanted, timestamp_field, start_date, end_date),
             )
@@ -218,7 +225,7 @@ class DeltaOfflineStore(OfflineStore):
             rows = snapshot.scan(source.table, columns, predicate=_between(timestamp_field, start_date, end_date, None))
             return _with_timestamps(rows, timestamp_field, created_timestamp_column)
 
-        return DeltaRetrievalJob(snapshot.commit_id, evaluate)
+        return DeltaRetrievalJob(lake, snapshot.commit_id, evaluate)
 
     @staticmethod
     def offline_write_batch(
@@ -228,7 +235,7 @@ class DeltaOfflineStore(OfflineStore):
         from fleet_assets.features.write import upsert
 
         source = _delta(feature_view.batch_source)
-        upsert(Lake.open(Home.open()), source.table, table, name="feature_write")
+        upsert(_opened(config)[0], source.table, table, name="feature_write")
         if progress is not None:
             progress(table.num_rows)
 
@@ -248,7 +255,7 @@ class DeltaOfflineStore(OfflineStore):
                 f"Logs cannot be written to {type(logging_config.destination).__name__}",
                 remedy="Give DatasetLogs(name=...) of fleet_assets.features.datasets.",
             )
-        append_log(logging_config.destination.dataset, data)
+        append_log(_opened(config)[0], logging_config.destination.dataset, data)
 
 
 def _settings(config: RepoConfig) -> DeltaOfflineStoreConfig:
@@ -260,8 +267,10 @@ def _settings(config: RepoConfig) -> DeltaOfflineStoreConfig:
     return settings
 
 
-def _snapshot(config: RepoConfig) -> Snapshot:
-    return Lake.open(Home.open()).at(_pinned.get() or _settings(config).ref)
+def _opened(config: RepoConfig) -> tuple[Lake, Snapshot]:
+    settings = _settings(config)
+    lake = Lake.open(Home.open(), settings.repository)
+    return lake, lake.at(_pinned.get() or settings.ref)
 
 
 def _delta(source: DataSource | None) -> DeltaSource:

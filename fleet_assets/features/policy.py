@@ -16,7 +16,7 @@ import fleet_assets.contracts
 from fleet_assets.contracts.document import Node, read_document
 from fleet_assets.contracts.loader import load_streams
 from fleet_assets.kernels.features.records import SOURCES
-from fleet_assets.synchronise.policy import load_policy
+from fleet_assets.synchronise.policy import load_alignment
 
 PATH = Path(fleet_assets.contracts.__file__).parent / "policies" / "features.yaml"
 _KIND = {
@@ -58,7 +58,7 @@ def load_live_policy(path: Path = PATH) -> LivePolicy:
     document = read_document(path)
     _only(document, ("version", "description", "alignment", "delay_ms", "sources"))
     _only(document["sources"], SOURCES)
-    causal = {one.name: one for one in load_policy().policies if one.causal}
+    causal = {one.name: one for one in load_alignment().policies if one.causal}
     alignment = causal[document["alignment"].one_of(tuple(causal))]
     return LivePolicy(
         alignment=alignment.name,
@@ -67,7 +67,7 @@ def load_live_policy(path: Path = PATH) -> LivePolicy:
         delay_ns=_ns(document["delay_ms"]),
         sources={name: tuple(_source(name, node) for node in document["sources"][name]) for name in SOURCES},
         fingerprint=hashlib.sha256(
-            json.dumps([document.value, load_policy().fingerprint], sort_keys=True).encode()
+            json.dumps([document.value, load_alignment().fingerprint], sort_keys=True).encode()
         ).hexdigest(),
     )
 
