@@ -247,7 +247,12 @@ def simulate(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="Which one; `fleet bench list` names them.")], json: Json = False
+    name: Annotated[str, typer.Argument(help="Which one; `fleet bench list` names them.")],
+    size: Annotated[
+        list[float] | None, typer.Option(help="Its sizes (hours, GB or rows), instead of its own; repeat for more.")
+    ] = None,
+    chart: Annotated[Path | None, typer.Option(help="Folder for a picture of the result.")] = None,
+    json: Json = False,
 ) -> None:
     """Time our work beside peers and the hardware floor, in one run. Example: `fleet bench publish --json`"""
     from benchmarks import harness
@@ -255,7 +260,11 @@ def bench(
     if name == "list":
         console.print_rows(harness.names(), title="Benchmarks", empty="None.", as_json=json)
         return
-    result = harness.run(name, Home.open())
+    result = harness.run(name, harness.Options(tuple(size or ())))
+    if chart is not None:
+        from benchmarks import charts
+
+        charts.draw(name, result, chart)
     if json:
         console.print_json(result)
     else:

@@ -4,8 +4,9 @@ In: int64 stamps [ns]; frames in any order (sorted is fastest), records sorted (
 their order). Out: indices into the records, -1 where nothing matches, and why. Exact over the whole of int64. Records that
 are not sorted are refused with ValueError.
 
-Sensors are regular, so each search starts where the last two answers point to, and widens from there: a few looks per frame
-whatever the rates, and never more than a logarithm of the records.
+Sensors are regular, so where a frame's records lie is told from the time that passed since a record near by, and looked at in
+a small window; only where that fails a search widens from there: never more looks than a logarithm of the records. The
+kernels hold no lock, so that threads can work on a stream each.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ from numba import njit
 
 OK, TOLERANCE, GAP, EMPTY = 0, 1, 2, 3
 _LAST_NS = np.iinfo(np.int64).max
+# Frames of a block are told from one record, independently of each other, so that a processor works on several at once.
+_BLOCK = 64
+_WINDOW = 8
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _distance(low: np.int64, high: np.int64) -> np.uint64:
     """high - low for low <= high; does not overflow."""
     return np.uint64(high) - np.uint64(low)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _check_sorted(t_ns: np.ndarray) -> None:
     backward = 0
     for row in range(1, t_ns.size):  # no early end: so it runs at the speed of memory
@@ -32,9 +36,18 @@ def _check_sorted(t_ns: np.ndarray) -> None:
         raise ValueError("records must be sorted by time")
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _first_at(t_ns: np.ndarray, frame_ns: np.int64, guess: int) -> int:
     """The first row at or after the frame; as numpy.searchsorted, from a guess."""
+    first = guess - _WINDOW // 2
+    if first >= 0 and first + _WINDOW <= t_ns.size:
+        # Three halvings without a branch: a processor cannot predict them, and would wait for each.
+        row = np.uint64(first)
+        row += np.uint64(4) * np.uint64(t_ns[row + np.uint64(3)] < frame_ns)
+        row += np.uint64(2) * np.uint64(t_ns[row + np.uint64(1)] < frame_ns)
+        row += np.uint64(t_ns[row] < frame_ns)
+        if first < np.int64(row) < first + _WINDOW - 1:  # else it may lie outside
+            return int(row)
     low = high = min(max(guess, 0), t_ns.size)
     step = 1
     while low > 0 and t_ns[low - 1] >= frame_ns:
@@ -55,7 +68,31 @@ def _first_at(t_ns: np.ndarray, frame_ns: np.int64, guess: int) -> int:
     return low
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
+def _pace(t_ns: np.ndarray) -> float:
+    """Records per nanosecond, over all; at most one half, so that no guess leaves int64."""
+    span_ns = np.float64(_distance(t_ns[0], t_ns[t_ns.size - 1]))
+    return min(np.float64(t_ns.size - 1) / max(span_ns, 1.0), 0.5)
+
+
+@njit(cache=True, nogil=True)
+def _first_rows(
+    t_ns: np.ndarray, t_frame_ns: np.ndarray, beyond_ns: int, pace: float, known: int, rows: np.ndarray
+) -> int:
+    """The first row at or after each frame plus beyond_ns, into rows. known: a row near by. Gives one for what follows."""
+    known = min(known, t_ns.size - 1)
+    known_ns = t_ns[known]
+    for frame in range(np.uint64(t_frame_ns.size)):
+        frame_ns = t_frame_ns[frame] + beyond_ns
+        rows[frame] = _first_at(t_ns, frame_ns, known + 1 + int((frame_ns - known_ns) * pace))
+    return rows[t_frame_ns.size - 1]
+
+
+def _answers(frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Index and reason, to be filled. Here and not in the kernels, because numpy takes large pages for large arrays."""
+    return np.empty(frames, dtype=np.int64), np.empty(frames, dtype=np.uint8)
+
+
 def nearest(
     t_frame_ns: np.ndarray, t_ns: np.ndarray, before_ns: np.uint64, after_ns: np.uint64
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -63,58 +100,78 @@ def nearest(
 
     Gives index [frames] and reason [frames].
     """
-    _check_sorted(t_ns)
-    index = np.full(t_frame_ns.size, -1, dtype=np.int64)
-    reason = np.full(t_frame_ns.size, TOLERANCE, dtype=np.uint8)
-    if t_ns.size == 0:
-        reason[:] = EMPTY
-        return index, reason
-    right, stride = 0, 0
-    for row in range(t_frame_ns.size):
-        frame = t_frame_ns[row]
-        last = right
-        right = _first_at(t_ns, frame, last + stride)
-        stride = right - last
-        best, best_distance = -1, np.uint64(0)
-        if right > 0:
-            distance = _distance(t_ns[right - 1], frame)
-            if distance <= before_ns:
-                best, best_distance = right - 1, distance
-        if right < t_ns.size:
-            distance = _distance(frame, t_ns[right])
-            if distance <= after_ns and (best < 0 or distance < best_distance):
-                best = right
-        if best > 0 and t_ns[best - 1] == t_ns[best]:
-            best = _first_at(t_ns, t_ns[best], best)  # of equal stamps, the first row
-        if best >= 0:
-            index[row] = best
-            reason[row] = OK
+    index, reason = _answers(t_frame_ns.size)
+    _nearest(t_frame_ns, t_ns, before_ns, after_ns, index, reason)
     return index, reason
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
+def _nearest(
+    t_frame_ns: np.ndarray,
+    t_ns: np.ndarray,
+    before_ns: np.uint64,
+    after_ns: np.uint64,
+    index: np.ndarray,
+    reason: np.ndarray,
+) -> None:
+    _check_sorted(t_ns)
+    if t_ns.size == 0:
+        index[:] = -1
+        reason[:] = EMPTY
+        return
+    pace, known, rows = _pace(t_ns), 0, np.empty(_BLOCK, dtype=np.int64)
+    for start in range(0, t_frame_ns.size, _BLOCK):
+        block_ns = t_frame_ns[start : start + _BLOCK]
+        known = _first_rows(t_ns, block_ns, 0, pace, known, rows)
+        for frame in range(np.uint64(block_ns.size)):
+            right = rows[frame]
+            if 0 < right < t_ns.size:
+                earlier = _distance(t_ns[np.uint64(right - 1)], block_ns[frame])
+                later = _distance(block_ns[frame], t_ns[np.uint64(right)])
+                # Which is nearer is anybody's guess, so without a branch.
+                takes_later = (later <= after_ns) & ((later < earlier) | (earlier > before_ns))
+                best = right - 1 + np.int64(takes_later)
+                if not (takes_later | (earlier <= before_ns)):
+                    best = -1
+            elif right > 0:
+                best = right - 1 if _distance(t_ns[right - 1], block_ns[frame]) <= before_ns else -1
+            else:
+                best = 0 if _distance(block_ns[frame], t_ns[0]) <= after_ns else -1
+            if best > 0 and t_ns[np.uint64(best - 1)] == t_ns[np.uint64(best)]:
+                best = _first_at(t_ns, t_ns[best], best)  # of equal stamps, the first row
+            index[np.uint64(start) + frame] = best
+            reason[np.uint64(start) + frame] = OK if best >= 0 else TOLERANCE
+
+
 def hold(t_frame_ns: np.ndarray, t_ns: np.ndarray, before_ns: np.uint64) -> tuple[np.ndarray, np.ndarray]:
     """The last record at or before each frame, at most before_ns old; of equal stamps the last row."""
-    _check_sorted(t_ns)
-    index = np.full(t_frame_ns.size, -1, dtype=np.int64)
-    reason = np.full(t_frame_ns.size, TOLERANCE, dtype=np.uint8)
-    if t_ns.size == 0:
-        reason[:] = EMPTY
-        return index, reason
-    right, stride = 0, 0
-    for row in range(t_frame_ns.size):
-        frame = t_frame_ns[row]
-        last = right
-        # The first row after the frame.
-        right = t_ns.size if frame == _LAST_NS else _first_at(t_ns, frame + 1, last + stride)
-        stride = right - last
-        if right > 0 and _distance(t_ns[right - 1], frame) <= before_ns:
-            index[row] = right - 1
-            reason[row] = OK
+    index, reason = _answers(t_frame_ns.size)
+    _hold(t_frame_ns, t_ns, before_ns, index, reason)
     return index, reason
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
+def _hold(
+    t_frame_ns: np.ndarray, t_ns: np.ndarray, before_ns: np.uint64, index: np.ndarray, reason: np.ndarray
+) -> None:
+    _check_sorted(t_ns)
+    if t_ns.size == 0:
+        index[:] = -1
+        reason[:] = EMPTY
+        return
+    pace, known, rows = _pace(t_ns), 0, np.empty(_BLOCK, dtype=np.int64)
+    for start in range(0, t_frame_ns.size, _BLOCK):
+        block_ns = t_frame_ns[start : start + _BLOCK]
+        known = _first_rows(t_ns, block_ns, 1, pace, known, rows)
+        for frame in range(np.uint64(block_ns.size)):
+            # The last nanosecond has none after it.
+            best = (t_ns.size if block_ns[frame] == _LAST_NS else rows[frame]) - 1
+            if best >= 0 and _distance(t_ns[best], block_ns[frame]) > before_ns:
+                best = -1
+            index[np.uint64(start) + frame] = best
+            reason[np.uint64(start) + frame] = OK if best >= 0 else TOLERANCE
+
+
 def bracket(
     t_frame_ns: np.ndarray, t_ns: np.ndarray, gap_limit_ns: np.uint64
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -123,35 +180,48 @@ def bracket(
 
     Gives the record before [frames], the one after [frames], and reason [frames].
     """
-    _check_sorted(t_ns)
-    before = np.full(t_frame_ns.size, -1, dtype=np.int64)
-    after = np.full(t_frame_ns.size, -1, dtype=np.int64)
-    reason = np.full(t_frame_ns.size, TOLERANCE, dtype=np.uint8)
-    if t_ns.size == 0:
-        reason[:] = EMPTY
-        return before, after, reason
-    right, stride = 0, 0
-    for row in range(t_frame_ns.size):
-        frame = t_frame_ns[row]
-        last = right
-        right = _first_at(t_ns, frame, last + stride)
-        stride = right - last
-        if right < t_ns.size and t_ns[right] == frame:
-            before[row] = right
-            after[row] = right
-            reason[row] = OK
-        elif 0 < right < t_ns.size:
-            if _distance(t_ns[right - 1], t_ns[right]) > gap_limit_ns:
-                reason[row] = GAP
-            else:
-                # Of several rows with the stamp before the frame, the last was valid at the frame.
-                before[row] = right - 1
-                after[row] = right
-                reason[row] = OK
+    before, reason = _answers(t_frame_ns.size)
+    after = np.empty_like(before)
+    _bracket(t_frame_ns, t_ns, gap_limit_ns, before, after, reason)
     return before, after, reason
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
+def _bracket(
+    t_frame_ns: np.ndarray,
+    t_ns: np.ndarray,
+    gap_limit_ns: np.uint64,
+    before: np.ndarray,
+    after: np.ndarray,
+    reason: np.ndarray,
+) -> None:
+    _check_sorted(t_ns)
+    if t_ns.size == 0:
+        before[:] = -1
+        after[:] = -1
+        reason[:] = EMPTY
+        return
+    pace, known, rows = _pace(t_ns), 0, np.empty(_BLOCK, dtype=np.int64)
+    for start in range(0, t_frame_ns.size, _BLOCK):
+        block_ns = t_frame_ns[start : start + _BLOCK]
+        known = _first_rows(t_ns, block_ns, 0, pace, known, rows)
+        for frame in range(np.uint64(block_ns.size)):
+            right = rows[frame]
+            left, why = np.int64(-1), TOLERANCE
+            if right < t_ns.size and t_ns[right] == block_ns[frame]:
+                left, why = right, OK
+            elif 0 < right < t_ns.size:
+                if _distance(t_ns[right - 1], t_ns[right]) > gap_limit_ns:
+                    why = GAP
+                else:
+                    # Of several rows with the stamp before the frame, the last was valid at the frame.
+                    left, why = right - 1, OK
+            before[start + frame] = left
+            after[start + frame] = right if why == OK else -1
+            reason[np.uint64(start) + frame] = why
+
+
+@njit(cache=True, nogil=True)
 def interpolate(
     t_frame_ns: np.ndarray, t_ns: np.ndarray, values: np.ndarray, before: np.ndarray, after: np.ndarray
 ) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Camera, LiDAR and radar messages by key: range reads of recordings in the lake.
 
-In: rows of ingest.messages. Out: the bytes of each message, in the order of the rows. Rows of one chunk are read together, and
-chunks in parallel; memory holds the chunks in flight and what was asked for.
+In: rows of ingest.messages. Out: the bytes of each message, in the order of the rows. Rows of one chunk are read together, so
+are messages that lie side by side, and what is left in parallel; memory holds the reads in flight and what was asked for.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from fleet_assets.lake.client import LakeUnreachable, Repository
 
 # A server on the same machine is busy with eight; more only wait.
 THREADS = 8
+# A request costs as much as this many bytes that nobody asked for; one read takes no more than the other.
+_NEAR_BYTES = 128 * 1024
+_READ_BYTES = 8 * 1024 * 1024
 KEY_COLUMNS = (
     "object",
     "chunk_offset",
@@ -56,8 +59,8 @@ def read_payload(repository: Repository, ref: str, rows: pa.Table, *, threads: i
 def stream_payload(
     repository: Repository, ref: str, rows: pa.Table, *, threads: int = THREADS
 ) -> Iterator[tuple[int, bytes]]:
-    """(row, message) chunk by chunk, chunks in the order in which the rows first name them; at most 2 * threads chunks are
-    in memory."""
+    """(row, message) read by read, in the order in which the rows first name what is read; at most 2 * threads reads are in
+    memory."""
     reads = _plan(rows)
     with ThreadPoolExecutor(max_workers=max(1, min(threads, len(reads)))) as pool:
         for start in range(0, len(reads), 2 * threads):
@@ -67,16 +70,36 @@ def stream_payload(
 
 
 def _plan(rows: pa.Table) -> list[_Read]:
-    by_range: dict[tuple[str, int, int, str, int], list[tuple[int, int, int]]] = {}
+    by_chunk: dict[tuple[str, int, int, str, int], list[tuple[int, int, int]]] = {}
+    by_object: dict[str, list[tuple[int, int, int]]] = {}
     columns = [rows[name].to_pylist() for name in KEY_COLUMNS]
-    for row, (key, offset, length, codec, size, at, count) in enumerate(
-        zip(*(columns[i] for i in (0, 1, 2, 4, 3, 5, 6)), strict=True)
-    ):
+    for row, (key, offset, length, size, codec, at, count) in enumerate(zip(*columns, strict=True)):
         if codec == "none":  # byte-addressable: the message itself is the range
-            by_range.setdefault((key, at, count, codec, count), []).append((row, 0, count))
+            by_object.setdefault(key, []).append((at, count, row))
         else:
-            by_range.setdefault((key, offset, length, codec, size), []).append((row, at, count))
-    return [_Read(*where, tuple(served)) for where, served in by_range.items()]
+            by_chunk.setdefault((key, offset, length, codec, size), []).append((row, at, count))
+    reads = [_Read(*where, tuple(served)) for where, served in by_chunk.items()]
+    reads += [read for key, messages in by_object.items() for read in _joined(key, messages)]
+    return sorted(reads, key=lambda read: min(row for row, _, _ in read.rows))
+
+
+def _joined(key: str, messages: list[tuple[int, int, int]]) -> Iterator[_Read]:
+    """Messages (offset, length, row) of one object; those that lie side by side are one read."""
+    together: list[tuple[int, int, int]] = []
+    start = end = 0
+    for at, count, row in sorted(messages):
+        if together and (at - end > _NEAR_BYTES or at + count - start > _READ_BYTES):
+            yield _read(key, start, end, together)
+            together = []
+        if not together:
+            start = end = at
+        end = max(end, at + count)
+        together.append((row, at - start, count))
+    yield _read(key, start, end, together)
+
+
+def _read(key: str, start: int, end: int, served: list[tuple[int, int, int]]) -> _Read:
+    return _Read(key, start, end - start, "none", end - start, tuple(served))
 
 
 def _run(repository: Repository, ref: str, read: _Read) -> list[tuple[int, bytes]]:
