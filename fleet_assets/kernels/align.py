@@ -47,7 +47,7 @@ def _first_at(t_ns: np.ndarray, frame_ns: np.int64, guess: int) -> int:
         row += np.uint64(2) * np.uint64(t_ns[row + np.uint64(1)] < frame_ns)
         row += np.uint64(t_ns[row] < frame_ns)
         if first < np.int64(row) < first + _WINDOW - 1:  # else it may lie outside
-            return int(row)
+            return np.int64(row)  # type: ignore[return-value]  # int() of an unsigned number stays unsigned in numba
     low = high = min(max(guess, 0), t_ns.size)
     step = 1
     while low > 0 and t_ns[low - 1] >= frame_ns:
