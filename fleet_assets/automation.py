@@ -12,12 +12,14 @@ from fleet_assets.resources import FleetResource
 # the reset at the first evaluation: drives that landed before the daemon first looked would never start.
 _condition = dg.AutomationCondition
 PER_DRIVE = (
-    (_condition.missing().newly_true().with_label("newly_missing") | _condition.any_deps_updated()).since(
-        _condition.newly_requested() | _condition.newly_updated()
-    )
+    (
+        _condition.missing().newly_true().with_label("newly_missing")
+        | _condition.any_deps_updated()
+        | _condition.code_version_changed()  # contracts and policy are part of it
+    ).since(_condition.newly_requested() | _condition.newly_updated())
     & ~_condition.any_deps_in_progress()
     & ~_condition.in_progress()
-).with_label("new or changed drive")
+).with_label("new or changed drive, or made otherwise now")
 
 per_drive_sensor = dg.AutomationConditionSensorDefinition(
     "per_drive_automation",

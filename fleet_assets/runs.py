@@ -18,8 +18,12 @@ import dagster as dg
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
 from fleet_assets.errors import FleetError
+from fleet_assets.lake.lake import Lake
 from fleet_assets.partitions import DRIVES
 from fleet_assets.services.home import Home
+from fleet_assets.specs import asset_key
+from fleet_assets.synchronise.batch import outdated
+from fleet_assets.synchronise.drive import OUTPUTS
 
 BACKFILL_TAG = "dagster/backfill"
 LANDING_WAIT_S = 60
@@ -81,10 +85,13 @@ class Due:
     in_progress: list[str]
 
 
-def due(instance: DagsterInstance, keys: Sequence[dg.AssetKey]) -> Due:
-    """Drives with an asset that is missing; a failed run leaves it so."""
+def due(instance: DagsterInstance, keys: Sequence[dg.AssetKey], changed: Sequence[str]) -> Due:
+    """Drives with an asset that is missing; a failed run leaves it so. changed: drives that were synchronised otherwise than they
+    would be now."""
     registered = instance.get_dynamic_partitions("drives")
     lacking = {key: set(registered) - set(instance.get_materialized_partitions(key)) for key in keys}
+    for key in lacking.keys() & {asset_key(table) for table in OUTPUTS}:
+        lacking[key] |= set(changed)
     missing = set().union(*lacking.values())
     unfinished = instance.get_runs(RunsFilter(statuses=_UNFINISHED))
     busy = {drive for run in unfinished for drive in drives_of(run.tags, registered)}
@@ -241,7 +248,8 @@ def run(
     drives: Sequence[str] | None,
     on_progress: Callable[[int, int], None],
 ) -> Worked:
-    """The given drives again, or, without any, all that is due; runs that the daemon has begun are waited for."""
+    """The given drives again, or, without any, all that is missing or would be made otherwise now; runs that the daemon has begun
+    are waited for."""
     registered = instance.get_dynamic_partitions("drives")
     if drives:
         unknown = sorted(set(drives) - set(registered))
@@ -249,14 +257,16 @@ def run(
             raise FleetError(f"No such drive: {', '.join(unknown)}", remedy="`fleet show drives` lists them.")
         ended = follow(instance, launch(home, keys, drives), keys, drives, on_progress)
         return Worked(list(drives), ended.ok, ended.runs, ended.failures)
-    todo = due(instance, keys)
+    changed = outdated(Lake.open(home).at(), registered)
+    todo = due(instance, keys, changed)
     waiting = [drive for drive in todo.drives if drive not in todo.in_progress]
     ended = Ended(True, 0, [])
     if waiting:
         ended = follow(instance, launch(home, todo.keys, waiting), todo.keys, waiting, on_progress)
-    while busy := due(instance, keys).in_progress:
+    while busy := due(instance, keys, changed).in_progress:
         on_progress(len(todo.drives) - len(busy), len(todo.drives))
         time.sleep(0.5)
-    left = [drive for drive in due(instance, keys).drives if drive in todo.drives]
-    failures = ended.failures or [(drive, "is still not materialised; see its run in the UI") for drive in left]
+    changed = outdated(Lake.open(home).at(), todo.drives)
+    left = [drive for drive in due(instance, keys, changed).drives if drive in todo.drives]
+    failures = ended.failures or [(drive, "is still due; see its run in the UI") for drive in left]
     return Worked(todo.drives, not failures, ended.runs, failures)

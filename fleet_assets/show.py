@@ -59,10 +59,11 @@ def _shown_policy() -> str:
 
 
 def quarantine(snapshot: Snapshot, drive_ids: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """One row per drive and broken rule."""
-    columns = ["drive_id", "table_name", "rule", "reason", "rows", "samples"]
-    table = snapshot.scan("ingest.quarantine", columns=columns, drives=drive_ids)
-    return sorted(table.to_pylist(), key=lambda row: (row["drive_id"], row["rule"]))
+    """One row per drive and broken rule: drives that were not taken in, and drives that were, but have no frames."""
+    columns = ["drive_id", "table_name", "rule", "reason", "rows"]
+    whole = snapshot.scan("ingest.quarantine", columns=[*columns, "samples"], drives=drive_ids).to_pylist()
+    frames = snapshot.scan("synchronise.quarantine", columns=columns, drives=drive_ids).to_pylist()
+    return sorted([*whole, *({**row, "samples": []} for row in frames)], key=lambda row: (row["drive_id"], row["rule"]))
 
 
 def drive(snapshot: Snapshot, drive_id: str) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def drive(snapshot: Snapshot, drive_id: str) -> dict[str, Any]:
         "ledger": sorted(rows("ingest.ledger"), key=lambda row: row["stream"]),
         "clock_models": sorted(rows("synchronise.clock_models"), key=lambda row: (row["stream"], row["segment"])),
         "matches": match_quality(snapshot, drive_id),
-        "quarantine": rows("ingest.quarantine"),
+        "quarantine": quarantine(snapshot, [drive_id]),
         "recordings": rows("ingest.recordings"),
         "versions": rows("lake.versions"),
     }

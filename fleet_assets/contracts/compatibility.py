@@ -169,7 +169,7 @@ def _rule_changes(old: tuple[Rule, ...], new: tuple[Rule, ...]) -> Iterator[tupl
 
 def _stream_changes(old: StreamContract, new: StreamContract) -> Iterator[tuple[Step, str]]:
     # What a stamp means, and which records there are: readers compute with these.
-    for label in ("kind", "clock_domain", "stamp_point", "scan_period_ns"):
+    for label in ("kind", "clock_domain", "stamp_point", "scan_period_ns", "phase"):
         if getattr(old, label) != getattr(new, label):
             yield "major", f"{label}: {getattr(old, label)} became {getattr(new, label)}"
     for topic in old.topics:

@@ -151,6 +151,7 @@ def streams_page(contracts: Sequence[StreamContract]) -> str:
             ("clock domain", stream.clock_domain),
             ("stamp point", stream.stamp_point),
             ("scan period", f"{stream.scan_period_ns / 1e6:g} ms" if stream.scan_period_ns else "does not scan"),
+            ("phase", "none" if stream.phase is None else f"looks ahead after {stream.phase:g} of a sweep"),
             ("range", f"{stream.max_range_m:g} m" if stream.max_range_m else "none"),
             ("failure modes", "; ".join(stream.failure_modes) or "none known"),
             ("retention class", stream.retention_class),

@@ -22,6 +22,7 @@ from fleet_assets.contracts.model import (
     PERSONAL_CLASSES,
     RETENTION_CLASSES,
     SCALARS,
+    SWEEP_STAMPS,
     TABLE_OF_KIND,
     Column,
     Rule,
@@ -155,6 +156,10 @@ def stream_from(document: Node, tables: Mapping[str, TableContract] | None = Non
     def positive(key: str) -> Any:
         return custom[key].positive if key in custom else None
 
+    scans = "scanPeriodNs" in custom
+    if "phase" in custom and not (scans and 0 <= custom["phase"].number <= 1):
+        what = f"phase {custom['phase'].value!r}" if scans else "a phase without scanPeriodNs"
+        raise custom["phase"].error(what, "Give the share of a sweep, 0 to 1, of a sensor that scans.")
     topics = list(required("topics"))
     for topic in topics:
         compiled(topic, topic.text)
@@ -178,9 +183,10 @@ def stream_from(document: Node, tables: Mapping[str, TableContract] | None = Non
         gap_limit_periods=positive("gapLimitPeriods"),
         latency_limit_ms=positive("latencyLimitMs"),
         clock_domain=required("clockDomain").text,
-        stamp_point=required("stampPoint").text,
+        stamp_point=required("stampPoint").one_of(tuple(SWEEP_STAMPS)) if scans else required("stampPoint").text,
         max_range_m=positive("maxRangeM"),
         scan_period_ns=positive("scanPeriodNs"),
+        phase=float(custom["phase"].number) if "phase" in custom else None,
         failure_modes=tuple(mode.text for mode in custom["failureModes"]) if "failureModes" in custom else (),
         retention_class=required("retentionClass").one_of(RETENTION_CLASSES),
         residency=_residency(document, custom),

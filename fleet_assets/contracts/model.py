@@ -40,6 +40,8 @@ PERSONAL_CLASSES = (
     "free text",
 )
 NOT_PERSONAL = "none"
+# Stamp point of a sensor that scans -> share of the sweep that is over by then.
+SWEEP_STAMPS = {"start of sweep": 0.0, "middle of sweep": 0.5, "end of sweep": 1.0}
 
 # Type in a contract -> Arrow type, and the ODCS logical type that goes with it.
 SCALARS: dict[str, tuple[pa.DataType, str]] = {
@@ -166,7 +168,8 @@ class TableContract:
 
 @dataclass(frozen=True)
 class StreamContract:
-    """A sensor stream. Ranges in metres, periods in nanoseconds, gap limit in nominal periods. personal_data: none, or one
+    """A sensor stream. Ranges in metres, periods in nanoseconds, gap limit in nominal periods. phase: share of a sweep after
+    which the sensor looks ahead, where the cameras look; None when nobody knows, or it does not scan. personal_data: none, or one
     of PERSONAL_CLASSES."""
 
     name: str
@@ -182,6 +185,7 @@ class StreamContract:
     stamp_point: str
     max_range_m: float | None
     scan_period_ns: int | None
+    phase: float | None
     failure_modes: tuple[str, ...]
     retention_class: str
     residency: str
@@ -199,6 +203,20 @@ class StreamContract:
     @property
     def nominal_period_ns(self) -> int | None:
         return round(1e9 / self.nominal_rate_hz) if self.nominal_rate_hz else None
+
+    @property
+    def ahead_ns(self) -> int:
+        """From a record's stamp to the time at which the sensor looks ahead; 0 where the stamp is that time."""
+        if self.phase is None or self.scan_period_ns is None:
+            return 0
+        return round((self.phase - SWEEP_STAMPS[self.stamp_point]) * self.scan_period_ns)
+
+    @property
+    def until_end_ns(self) -> int:
+        """From a record's stamp to the end of its sweep: no record can arrive before."""
+        if self.scan_period_ns is None:
+            return 0
+        return round((1.0 - SWEEP_STAMPS[self.stamp_point]) * self.scan_period_ns)
 
     @property
     def gap_limit_ns(self) -> int | None:

@@ -80,7 +80,7 @@ class Plan:
     """What is to be published.
 
     commit_id: the branch as it was audited. accepted: tasks whose files count. versions: of what is written, by drive
-    and table. withdrawn: drives whose rows leave every table that does not keep quarantined ones.
+    and table. withdrawn: drives that are quarantined; see _leaving for the tables that their rows leave.
     queue: lock file that publishers of this machine share.
     """
 
@@ -219,9 +219,7 @@ class _Round:
         at_head = head.versions(plan.drives)
         if head.commit_id != plan.base.commit_id:
             _refuse_stale(plan, at_head)
-        leaving = {
-            name for name, contract in load_tables().items() if contract.per_drive and not contract.keeps_quarantined
-        }
+        leaving = _leaving(plan)
         outdated = [
             (drive, table)
             for drive, table in at_head
@@ -260,6 +258,21 @@ class _Round:
         info = {"fleet.transaction": self.plan.metadata["transaction"]}
         commit_adds(self.repository, self.target, added, version, info)
         return version
+
+
+def _leaving(plan: Plan) -> set[str]:
+    """Per-drive tables that a quarantined drive leaves: those of the transaction's stage, but for what keeps quarantined drives
+    there, and of all stages after it. What it was made from stays."""
+    own = {table.partition(".")[0] for _, table in plan.versions}
+    before = {table.partition(".")[0] for table in plan.input_tables}
+    return {
+        name
+        for name, contract in load_tables().items()
+        if contract.per_drive
+        and name != VERSIONS
+        and contract.stage not in before - own
+        and not (contract.keeps_quarantined and contract.stage in own)
+    }
 
 
 def _refuse_stale(plan: Plan, at_head: Mapping[Key, Version]) -> None:

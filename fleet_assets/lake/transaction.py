@@ -134,7 +134,7 @@ class Transaction:
             self._expected[(drive, table)] = number
 
     def withdraw(self, drives: Iterable[str]) -> None:
-        """Quarantined: earlier rows of these drives leave every per-drive table in the same merge."""
+        """Quarantined: earlier rows of these drives leave the tables of this stage and the later ones in the same merge."""
         self._withdrawn |= set(drives)
 
     def added(self) -> dict[str, Added]:

@@ -10,13 +10,13 @@ import dagster as dg
 from fleet_assets.partitions import DRIVES, PER_DRIVE_BACKFILL
 from fleet_assets.resources import FleetResource
 from fleet_assets.specs import report, table_check_specs, table_specs
-from fleet_assets.synchronise.batch import CODE_VERSION, synchronise_batch
+from fleet_assets.synchronise.batch import made_by, synchronise_batch
 from fleet_assets.synchronise.drive import INPUTS, OUTPUTS
 
 
 @dg.multi_asset(
     name="synchronise",
-    specs=table_specs(OUTPUTS, deps=["ingest.drives", *INPUTS], code_version=CODE_VERSION),
+    specs=table_specs(OUTPUTS, deps=["ingest.drives", *INPUTS], code_version=made_by()),
     check_specs=table_check_specs(OUTPUTS),
     partitions_def=DRIVES,
     backfill_policy=PER_DRIVE_BACKFILL,

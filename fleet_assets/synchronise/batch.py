@@ -1,6 +1,7 @@
 """A batch of drives, from ingested rows at one commit to clock models, frames and matches in one commit.
 
-In: drive keys. Out: a BatchOutcome. A drive takes part when its ingested rows were accepted at the pinned commit.
+In: drive keys. Out: a BatchOutcome. A drive takes part when its ingested rows were accepted at the pinned commit. One that is
+out of bounds is quarantined from frames and matches; what was ingested of it stays.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any
 
 from fleet_assets.capture.drive_key import DriveKey
 from fleet_assets.contracts.loader import load_streams, load_tables
-from fleet_assets.contracts.rules import evaluate_drive
 from fleet_assets.lake.batch import BatchOutcome, DriveOutcome, run_batch
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.spool import Spool, write_all
+from fleet_assets.lake.tables import Snapshot, Version
 from fleet_assets.lake.transaction import Transaction
 from fleet_assets.lake.versions import DriveVersion, version_of
 from fleet_assets.lake.writer import TaskWriter
@@ -24,7 +25,7 @@ from fleet_assets.services.home import Home
 from fleet_assets.synchronise.drive import INPUTS, OUTPUTS, synchronise_drive
 from fleet_assets.synchronise.policy import load_alignment
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 _ACCEPTED = "ingest.drives"
 _ROW_BYTES = 64  # what an input row weighs when drives are packed into tasks
 
@@ -54,7 +55,7 @@ def synchronise_batch(
         for drive in drives:
             accepted = known.get((drive, _ACCEPTED))
             if accepted is not None and accepted.rows:
-                inputs = {table: known[(drive, table)].version for table in INPUTS if (drive, table) in known}
+                inputs = _inputs(known, drive)
                 rows = sum(known[(drive, table)].rows for table in inputs)
                 found[drive] = (DriveItem(drive, rows), _version(inputs))
         return found
@@ -74,6 +75,29 @@ def synchronise_batch(
         parallel=parallel,
         on_step=on_step,
     )
+
+
+def made_by() -> str:
+    """What rows are made by, beside their inputs: other code, contracts or policy give another text, and make all drives due."""
+    return f"{CODE_VERSION}-{_version({}).version}"
+
+
+def outdated(snapshot: Snapshot, drives: Sequence[str]) -> list[str]:
+    """Drives that were synchronised from other inputs, or by other code, contracts or policy, than they would be now."""
+    known = snapshot.versions(drives)
+    found = []
+    for drive in drives:
+        accepted, made = known.get((drive, _ACCEPTED)), known.get((drive, OUTPUTS[0]))
+        if accepted is None or not accepted.rows or made is None:
+            continue
+        if made.version != _version(_inputs(known, drive)).version:
+            found.append(drive)
+    return found
+
+
+def _inputs(known: Mapping[tuple[str, str], Version], drive: str) -> dict[str, str]:
+    """Versions of a drive's rows of INPUTS."""
+    return {table: known[(drive, table)].version for table in INPUTS if (drive, table) in known}
 
 
 def _version(inputs: Mapping[str, str]) -> DriveVersion:
@@ -103,17 +127,12 @@ class _Work:
                 tables = {name: snapshot.scan(name, drives=[item.drive_id]) for name in INPUTS}
                 day = DriveKey.parse(item.drive_id).day
                 rows = synchronise_drive(tables, item.drive_id, day, streams, alignment)
-                faults = [
-                    f"{failure.rule.name}: {failure.rule.description} {failure.count} rows."
-                    for name, table in rows.items()
-                    for failure in evaluate_drive(load_tables()[name], table)
-                ]
                 spool = Spool(Path(scratch, str(number)))
-                if not faults:
-                    for name, table in rows.items():
-                        spool.append(name, table)
+                for name, table in rows.items():
+                    spool.append(name, table)
                 spool.close()
                 spools.append(spool)
+                faults = [f"{fault['rule']}: {fault['reason']}" for fault in rows["synchronise.quarantine"].to_pylist()]
                 outcome = DriveOutcome(
                     item.drive_id, "quarantined" if faults else "published", dict(spool.rows), faults
                 )

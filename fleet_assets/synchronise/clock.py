@@ -84,6 +84,9 @@ class ClockModel:
     confidence: float = 0.0
     status: str = "insufficient"
     evidence: str = ""
+    scan_period_ns: int | None = None
+    phase: float | None = None
+    phase_off: float | None = None
     segment: int = 0
     first_row: int = 0
     rows: int = 0
@@ -190,14 +193,14 @@ def _to_base(name: str, stamps: Stamps, on_host: bool, base_domain: str | None) 
     if stamps.clock == "host":
         return [replace(whole, offset_ns=0, method="shared", confidence=1.0, status="ok", evidence="logger clock")]
     if stamps.t_device_ns is not None and stamps.t_host_ns is not None:
-        return _by_arrival(whole, stamps.t_device_ns, stamps.t_host_ns)
+        return _by_arrival(whole, stamps.t_device_ns, stamps.t_host_ns, stamps.contract.until_end_ns)
     if not on_host and base_domain is not None and stamps.contract.clock_domain == base_domain:
         why = f"same clock domain as the key stream: {base_domain}"
         return [replace(whole, offset_ns=0, method="shared", confidence=1.0, status="ok", evidence=why)]
     return [whole]
 
 
-def _by_arrival(whole: ClockModel, device: np.ndarray, host: np.ndarray) -> list[ClockModel]:
+def _by_arrival(whole: ClockModel, device: np.ndarray, host: np.ndarray, whole_sweep_ns: int) -> list[ClockModel]:
     """One model per segment. A clock that jumps more often than a segment needs pairs has no segments to speak of."""
     jumps = _jumps(device, host)
     if jumps.size > device.size // MIN_PAIRS:
@@ -210,7 +213,7 @@ def _by_arrival(whole: ClockModel, device: np.ndarray, host: np.ndarray) -> list
         model = replace(
             whole, t_from_ns=low, t_to_ns=high, t_anchor_ns=low, segment=segment, first_row=first, rows=end - first
         )
-        models.append(_hull(model, part, host[first:end]))
+        models.append(_hull(model, part, host[first:end], whole_sweep_ns))
     return models
 
 
@@ -237,12 +240,13 @@ def _jumps(device: np.ndarray, host: np.ndarray) -> np.ndarray:
     return np.union1d(back, np.array(lasting, dtype=np.int64))
 
 
-def _hull(model: ClockModel, device: np.ndarray, host: np.ndarray) -> ClockModel:
-    """Device to host by the lower hull of their difference: delay only ever adds to it."""
+def _hull(model: ClockModel, device: np.ndarray, host: np.ndarray, whole_sweep_ns: int) -> ClockModel:
+    """Device to host by the lower hull of their difference: delay only ever adds to it. whole_sweep_ns: what a record waits
+    for the end of its sweep."""
     if device.size < MIN_PAIRS:
         return replace(model, evidence=f"{device.size} pairs of stamps; a model by arrival needs {MIN_PAIRS}")
     order = np.argsort(device, kind="stable")
-    base = int(np.min(host - device))
+    base = int(np.min(host - device))  # of a record that took no time, but for the rest of its sweep
     x = (device[order] - model.t_anchor_ns).astype(np.float64)
     y = (host[order] - device[order] - base).astype(np.float64)
     slope, at_zero = lower_hull_line(x, y)
@@ -254,7 +258,7 @@ def _hull(model: ClockModel, device: np.ndarray, host: np.ndarray) -> ClockModel
         return replace(model, status="rejected", residual_p95_ns=p95, evidence=why)
     return replace(
         model,
-        offset_ns=base + round(at_zero),
+        offset_ns=base + round(at_zero) - whole_sweep_ns,
         skew_ppm=slope * 1e6,
         method="arrival",
         residual_p95_ns=p95,

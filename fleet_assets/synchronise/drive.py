@@ -28,10 +28,13 @@ from fleet_assets.synchronise.clock import (
     on_reference,
 )
 from fleet_assets.synchronise.frames import Channel, Frames, ego_motion, key_frames, match, required
+from fleet_assets.synchronise.limits import Fault, broken_rules, out_of_bounds
+from fleet_assets.synchronise.phase import phase_of, reference_camera, with_phase
 from fleet_assets.synchronise.policy import Alignment, Policy
 
-INPUTS = ("ingest.messages", "ingest.imu", "ingest.gnss", "ingest.bus_signals")
-OUTPUTS = ("synchronise.clock_models", "synchronise.frames", "synchronise.matches")
+INPUTS = ("ingest.messages", "ingest.imu", "ingest.poses", "ingest.gnss", "ingest.bus_signals")
+FRAMES, MATCHES = "synchronise.frames", "synchronise.matches"
+OUTPUTS = ("synchronise.clock_models", FRAMES, MATCHES, "synchronise.quarantine")
 
 
 def synchronise_drive(
@@ -41,7 +44,10 @@ def synchronise_drive(
     streams: Mapping[str, StreamContract],
     alignment: Alignment,
 ) -> dict[str, pa.Table]:
-    """tables: the drive's rows of INPUTS. streams: contracts by name. Gives rows of OUTPUTS, with the contract's schemas."""
+    """tables: the drive's rows of INPUTS. streams: contracts by name. Gives rows of OUTPUTS, with the contract's schemas.
+
+    A drive that is out of bounds has rows in synchronise.quarantine, and neither frames nor matches.
+    """
     rows = _by_stream(tables)
     evidence = _evidence(rows, streams)
     key_stream = next((name for name in alignment.key_streams if name in evidence.streams), None)
@@ -49,11 +55,17 @@ def synchronise_drive(
     channels = {name: _channel(table, streams[name], evidence.streams[name], clocks) for name, table in rows.items()}
     frames = key_frames(channels, alignment)
     made = [_by_policy(frames, channels, alignment, policy, drive_id, day) for policy in alignment.policies]
-    return {
-        "synchronise.clock_models": _clock_rows(clocks.models, {"drive_id": drive_id, "day": day}),
-        "synchronise.frames": pa.concat_tables([frame_rows for frame_rows, _ in made]),
-        "synchronise.matches": pa.concat_tables([match_rows for _, match_rows in made]),
+    models = _with_phases(clocks.models, channels, alignment)
+    constants = {"drive_id": drive_id, "day": day}
+    found = {
+        "synchronise.clock_models": _rows("synchronise.clock_models", models, constants),
+        FRAMES: pa.concat_tables([frame_rows for frame_rows, _ in made]),
+        MATCHES: pa.concat_tables([match_rows for _, match_rows in made]),
     }
+    faults = out_of_bounds(models, made[0][0], required(channels, alignment), alignment.limits) + broken_rules(found)
+    if faults:
+        found |= {name: found[name].slice(0, 0) for name in (FRAMES, MATCHES)}
+    return {**found, "synchronise.quarantine": _rows("synchronise.quarantine", faults, constants)}
 
 
 def _by_policy(
@@ -71,6 +83,24 @@ def _by_policy(
     needed = {name: matches[name] for name in required(channels, alignment)}
     rows = _table("synchronise.frames", _frames(frames, motion, needed), constants, frames.count)
     return rows, _match_rows(matches, constants, frames.count)
+
+
+def _with_phases(
+    models: Sequence[ClockModel], channels: Mapping[str, Channel], alignment: Alignment
+) -> list[ClockModel]:
+    """Models of scanning sensors, with the phase that the stamps show."""
+    cameras = {
+        name: channel.t_ns
+        for name, channel in channels.items()
+        if channel.contract.kind == "camera" and channel.t_ns is not None
+    }
+    camera_ns = reference_camera(cameras, alignment.key_streams)
+    phases = {
+        name: phase_of(channel.contract, channel.t_ns - channel.contract.ahead_ns, camera_ns)
+        for name, channel in channels.items()
+        if channel.t_ns is not None
+    }
+    return [with_phase(model, channels[model.stream].contract, phases.get(model.stream)) for model in models]
 
 
 def _by_stream(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
@@ -111,6 +141,9 @@ def _channel(table: pa.Table, contract: StreamContract, stamps: Stamps, clocks: 
     sequence = table["sequence"].to_numpy()
     values = _values(table, contract)
     t_ns, known = on_reference([model for model in clocks.models if model.stream == contract.name], stamps.t_ns)
+    # A sweep belongs to the time at which it looks where the cameras look, whatever its stamp marks.
+    t_ns += contract.ahead_ns
+    known &= t_ns >= 0
     if not known.any():
         return Channel(contract, sequence, None, None, values)
     order = np.argsort(t_ns, kind="stable")
@@ -178,9 +211,9 @@ def _table(name: str, columns: Mapping[str, Any], constants: Mapping[str, Any], 
     return pa.table(arrays, schema=schema)
 
 
-def _clock_rows(models: Sequence[ClockModel], constants: Mapping[str, Any]) -> pa.Table:
-    schema = load_tables()["synchronise.clock_models"].arrow_schema
-    return pa.Table.from_pylist([{**constants, **asdict(model)} for model in models], schema=schema)
+def _rows(name: str, found: Sequence[ClockModel] | Sequence[Fault], constants: Mapping[str, Any]) -> pa.Table:
+    schema = load_tables()[name].arrow_schema
+    return pa.Table.from_pylist([{**constants, **asdict(row)} for row in found], schema=schema)
 
 
 def _match_rows(matches: Mapping[str, Mapping[str, Any]], constants: Mapping[str, Any], count: int) -> pa.Table:

@@ -21,12 +21,12 @@ from fleet_assets.contracts.loader import load_streams, load_tables
 PATH = Path(fleet_assets.contracts.__file__).parent / "policies" / "alignment.yaml"
 _TOLERANCES = {"nearest": ("before_ms", "after_ms"), "linear": (), "slerp": (), "hold": ("before_ms",)}
 METHODS = tuple(_TOLERANCES)
-KINDS = ("camera", "lidar", "radar", "imu", "gnss", "bus")
+KINDS = ("camera", "lidar", "radar", "imu", "pose", "gnss", "bus")
 EGO = ("speed_mps", "yaw_rate_radps", "accel_x_mps2", "latitude_deg", "longitude_deg")
 ORIENTATION = ("orientation_x", "orientation_y", "orientation_z", "orientation_w")
 _ENTRIES = (
     "version", "description", "key_streams", "grid_hz", "policies", "required_kinds", "required_kinds_without_payload",
-    "ego", "orientation", "gap_limit_without_rate_ms",
+    "ego", "orientation", "limits", "gap_limit_without_rate_ms",
 )  # fmt: skip
 _LONGEST_NS = 3_600_000_000_000
 
@@ -64,8 +64,18 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """Beyond these, a drive has no frames."""
+
+    residual_ns: int
+    misalignment_m: float
+    complete_share: float
+
+
+@dataclass(frozen=True)
 class Alignment:
-    """policies: the first is the one that commands show. orientation: streams that tell it, the best first."""
+    """policies: the first is the one that drives are judged by, and that commands show. orientation: streams that tell it, the
+    best first."""
 
     version: str
     key_streams: tuple[str, ...]
@@ -75,6 +85,7 @@ class Alignment:
     required_kinds_without_payload: tuple[str, ...]
     ego: Mapping[str, tuple[Source, ...]]
     orientation: tuple[str, ...]
+    limits: Limits
     gap_limit_without_rate_ns: int
     fingerprint: str
 
@@ -101,6 +112,7 @@ def load_alignment(path: Path = PATH) -> Alignment:
         required_kinds_without_payload=_choices(document["required_kinds_without_payload"], KINDS),
         ego={name: tuple(_source(node) for node in _list(document["ego"][name])) for name in EGO},
         orientation=_choices(document["orientation"], turning),
+        limits=_limits(document["limits"]),
         gap_limit_without_rate_ns=_ns(document["gap_limit_without_rate_ms"]),
         fingerprint=hashlib.sha256(json.dumps(document.value, sort_keys=True).encode()).hexdigest(),
     )
@@ -126,6 +138,14 @@ def _channel(node: Node, causal: bool) -> ChannelPolicy:
     tolerances = {name: _ns(node[name]) for name in _TOLERANCES[method]}
     wait_ns = _ns(node["wait_ms"]) if causal else None
     return ChannelPolicy(method, tolerances.get("before_ms", 0), tolerances.get("after_ms", 0), wait_ns)
+
+
+def _limits(node: Node) -> Limits:
+    _only(node, ("residual_ms", "misalignment_m", "complete_share"))
+    share = node["complete_share"]
+    if not 0 <= share.number <= 1:
+        raise share.error(f"{share.value!r} is no share", "Give a number from 0 to 1.")
+    return Limits(_ns(node["residual_ms"]), float(node["misalignment_m"].positive), float(share.number))
 
 
 def _source(node: Node) -> Source:

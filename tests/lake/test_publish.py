@@ -83,6 +83,22 @@ def test_a_withdrawn_drive_leaves_every_per_drive_table_in_the_same_merge(lake: 
     assert (A, "synchronise.frames") not in versions
 
 
+def test_a_drive_that_a_later_stage_quarantines_keeps_what_it_was_made_from(lake: Lake) -> None:
+    publish(lake, [A, B], run_id="run1", tables=[IMU, GNSS])
+    publish(lake, [A, B], run_id="run1", tables=["synchronise.frames"], input_tables=[IMU])
+
+    def body(tx: Transaction) -> None:
+        tx.declare(A, DriveVersion("v2", {}, "test"))
+        tx.withdraw([A])
+
+    tables, inputs = ["synchronise.frames"], [IMU]
+    lake.run_transaction(body, name="test", run_id="run2", drives=[A], tables=tables, input_tables=inputs)
+    head = lake.at()
+    assert pc.unique(head.scan("synchronise.frames", ["drive_id"])["drive_id"]).to_pylist() == [B]
+    for table in (IMU, GNSS):
+        assert sorted(pc.unique(head.scan(table, ["drive_id"])["drive_id"]).to_pylist()) == [A, B], table
+
+
 def test_rows_of_a_withdrawn_or_undeclared_drive_are_refused(lake: Lake) -> None:
     before = lake.at().commit_id
     with pytest.raises(FleetError, match="withdraws") as caught:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from fleet_assets.contracts.loader import load_streams, load_tables
+from fleet_assets.contracts.loader import StreamContract, load_streams, load_tables
 from fleet_assets.synchronise.drive import INPUTS, synchronise_drive
-from fleet_assets.synchronise.policy import Alignment, load_alignment
+from fleet_assets.synchronise.policy import Alignment, Limits, load_alignment
 
 DRIVE, DAY = "car7--20260102T030405Z", date(2026, 1, 2)
 T0_NS = 1_767_323_045_000_000_000
 MS, SECOND = 1_000_000, 1_000_000_000
+UNBOUNDED = replace(load_alignment(), limits=Limits(10**15, 1e9, 0.0))
 
 
 def rows(stream: str, t_device_ns: Sequence[int] | np.ndarray | None, **columns: Any) -> pa.Table:
@@ -34,16 +36,18 @@ def rows(stream: str, t_device_ns: Sequence[int] | np.ndarray | None, **columns:
     return pa.table(arrays, schema=load_tables()[load_streams()[stream].table].arrow_schema)
 
 
-def synchronise(*streams: pa.Table, alignment: Alignment | None = None) -> dict[str, pa.Table]:
-    """The tables of one drive. Each is checked against its contract's schema."""
+def synchronise(
+    *tables: pa.Table, alignment: Alignment | None = None, streams: Mapping[str, StreamContract] | None = None
+) -> dict[str, pa.Table]:
+    """The tables of one drive, whatever its quality. Each is checked against its contract's schema."""
     inputs = {}
     for name in INPUTS:
         schema = load_tables()[name].arrow_schema
         inputs[name] = pa.concat_tables(
-            [schema.empty_table(), *(table for table in streams if table.schema.equals(schema))]
+            [schema.empty_table(), *(table for table in tables if table.schema.equals(schema))]
         )
-    assert sum(table.num_rows for table in inputs.values()) == sum(table.num_rows for table in streams)
-    found = synchronise_drive(inputs, DRIVE, DAY, load_streams(), alignment or load_alignment())
+    assert sum(table.num_rows for table in inputs.values()) == sum(table.num_rows for table in tables)
+    found = synchronise_drive(inputs, DRIVE, DAY, streams or load_streams(), alignment or UNBOUNDED)
     for name, table in found.items():
         assert table.schema.equals(load_tables()[name].arrow_schema), name
         table.validate(full=True)

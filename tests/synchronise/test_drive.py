@@ -10,12 +10,11 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synchronise.drives import MS, SECOND, T0_NS, clocks, frames, matches, rows, synchronise
+from synchronise.drives import MS, SECOND, T0_NS, UNBOUNDED, clocks, frames, matches, rows, synchronise
 
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.contracts.rules import evaluate_rows
 from fleet_assets.synchronise.frames import LONGEST_SILENCE_NS
-from fleet_assets.synchronise.policy import load_alignment
 
 
 def every(period_ns: int, count: int, start_ns: int = 0) -> np.ndarray:
@@ -37,13 +36,17 @@ def speed(t_ns: np.ndarray, value: float = 10.0) -> pa.Table:
     return rows("bus_vehicle", None, t_host_ns=t_ns, message=["m"] * t_ns.size, signal=names, value=values)
 
 
+HALF_SWEEP_NS = 50 * MS
+
+
 def lidar(t_ns: np.ndarray) -> pa.Table:
-    return rows("lidar", None, t_host_ns=t_ns)
+    """Sweeps that look ahead at t_ns, and are stamped at their end."""
+    return rows("lidar", None, t_host_ns=t_ns + HALF_SWEEP_NS)
 
 
 def test_an_empty_drive() -> None:
     found = synchronise()
-    assert [table.num_rows for table in found.values()] == [0, 0, 0]
+    assert [table.num_rows for table in found.values()] == [0, 0, 0, 0]
 
 
 def test_key_frames_with_all_that_belongs_to_them() -> None:
@@ -182,7 +185,7 @@ def test_records_of_a_stream_out_of_order_are_sorted_by_time() -> None:
 
 
 def test_what_a_complete_frame_needs_is_the_policys() -> None:
-    alignment = load_alignment()
+    alignment = UNBOUNDED
     key, camera = every(100 * MS, 10), every(100 * MS, 5)
     streams = lidar(key), rows("camera_front", None, t_host_ns=camera)
     assert [row["complete"] for row in frames(synchronise(*streams))] == [True] * 5 + [False] * 5
@@ -204,12 +207,12 @@ def sent(stream: str, t_ns: np.ndarray, delay_ns: int | np.ndarray, **columns: o
 def test_what_came_too_late_is_not_used_and_is_counted() -> None:
     key = every(100 * MS, 40)
     delay = np.full(40, 5 * MS)
-    delay[[7, 20]] = 60 * MS  # later than the wait of 20 ms
+    delay[[7, 20]] = 110 * MS  # later than half a sweep and the wait of 20 ms
     found = synchronise(lidar(key), sent("camera_front", key - 10 * MS, delay))
     offline, causal = (matches(found, "camera_front", policy) for policy in ("offline", "causal"))
     assert [row["sequence"] for row in offline] == list(range(40))
     assert {row["late_ns"] for row in offline} == {None}
-    # It would have been there 50 ms after the frame; the one before is 110 ms off, further than 100.
+    # It was there 100 ms after the frame; the one before is 110 ms off, further than 100.
     assert [row["sequence"] for row in causal] == [n if n not in (7, 20) else None for n in range(40)]
     assert [(row["late_ns"], row["reason"]) for row in causal if row["sequence"] is None] == [(30 * MS, "late")] * 2
     assert [row["frame"] for row in frames(found, "causal") if not row["complete"]] == [7, 20]
@@ -220,7 +223,7 @@ def test_an_older_record_stands_in_for_one_that_is_late() -> None:
     key = every(100 * MS, 40)
     camera = every(50 * MS, 80)
     delay = np.full(80, 5 * MS)
-    delay[20] = 60 * MS
+    delay[20] = 110 * MS
     found = matches(synchronise(lidar(key), sent("camera_front", camera, delay)), "camera_front", "causal")
     assert (found[10]["sequence"], found[10]["dt_ns"]) == (19, -50 * MS)
     assert (found[10]["late_ns"], found[10]["reason"]) == (40 * MS, None)
@@ -230,7 +233,7 @@ def test_motion_is_what_the_vehicle_knew() -> None:
     """Acceleration rises; where the record after the frame is late, the one before stands."""
     t_ns = every(10 * MS, 300)
     delay = np.full(300, MS)
-    delay[151] = 40 * MS
+    delay[151] = 80 * MS
     table = sent("imu", t_ns, delay, gyro_z_radps=np.full(300, 0.1), accel_x_mps2=(t_ns - T0_NS) / SECOND)
     found = synchronise(lidar(every(100 * MS, 29, 5 * MS)), table)
     offline, causal = frames(found), frames(found, "causal")
@@ -265,7 +268,7 @@ def test_a_causal_match_had_arrived(seed: int, delay_ms: int) -> None:
         streams.append(rows(stream, None, t_host_ns=t_ns + delay))
         arrivals[stream] = t_ns + delay
     found = synchronise(*streams)
-    wait_ns = 20 * MS
+    wait_ns = HALF_SWEEP_NS + 20 * MS
     for stream, arrival in arrivals.items():
         for row, frame in zip(matches(found, stream, "causal"), frames(found, "causal"), strict=True):
             if row["sequence"] is not None:

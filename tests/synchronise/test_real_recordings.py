@@ -72,10 +72,11 @@ def test_radiate_tells_no_offset_and_matches_what_overlaps(radiate: DecodedDrive
     policy = load_alignment().policies[0]
     for stream, t_ns in stamps.items():
         limit = policy.channels[load_streams()[stream].kind].before_ns
-        nearest = [int(np.argmin(np.abs(t_ns - frame))) for frame in stamps["lidar"]]
+        t_ns = t_ns + load_streams()[stream].ahead_ns
+        key_ns = stamps["lidar"] + load_streams()["lidar"].ahead_ns
+        nearest = [int(np.argmin(np.abs(t_ns - frame))) for frame in key_ns]
         expected = [
-            best if abs(t_ns[best] - frame) <= limit else None
-            for best, frame in zip(nearest, stamps["lidar"], strict=True)
+            best if abs(t_ns[best] - frame) <= limit else None for best, frame in zip(nearest, key_ns, strict=True)
         ]
         assert [row["sequence"] for row in matches(found, stream)] == expected, stream
         assert {row["reason"] for row in matches(found, stream)} <= {None, "tolerance"}
