@@ -101,11 +101,14 @@ class Daemon:
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self.instance = instance
+        self.definitions = defs
         self.cursor = None
 
     def tick(self) -> dict[dg.AssetKey, set[str]]:
         """Requested partitions by asset."""
-        result = dg.evaluate_automation_conditions(defs, self.instance, dg.AssetSelection.all(), cursor=self.cursor)
+        result = dg.evaluate_automation_conditions(
+            self.definitions, self.instance, dg.AssetSelection.all(), cursor=self.cursor
+        )
         self.cursor = result.cursor
         found = {key: result.get_requested_partitions(key) for key in PER_DRIVE}
         return {key: {str(drive) for drive in drives} for key, drives in found.items() if drives}
@@ -180,6 +183,25 @@ def test_a_changed_upstream_starts_what_depends_on_it(daemon: Daemon) -> None:
     ingested = {key for key in PER_DRIVE if key.path[0] == "ingest"}
     daemon.happened(ingested, A)  # by hand, such as `fleet run group:ingest`
     assert daemon.tick() == {key: {A} for key in PER_DRIVE - ingested}
+
+
+@automation
+def test_another_policy_makes_every_drive_again_once(daemon: Daemon) -> None:
+    """It is part of the code version, with the contracts; see `made_by` of synchronise."""
+    daemon.landed(A, B)
+    daemon.tick()
+    daemon.happened(PER_DRIVE, A, B)
+    assert daemon.tick() == {}
+    synchronised = {key for key in PER_DRIVE if key.path[0] == "synchronise"}
+
+    def changed(spec: dg.AssetSpec) -> dg.AssetSpec:
+        return spec.replace_attributes(code_version="of another policy") if spec.key in synchronised else spec
+
+    daemon.definitions = dg.Definitions(assets=dg.map_asset_specs(changed, defs.assets or []), resources=defs.resources)
+    assert daemon.tick() == {key: {A, B} for key in synchronised}
+    assert daemon.tick() == {}
+    daemon.happened(synchronised, A, B)
+    assert daemon.tick() == {}
 
 
 @automation
