@@ -314,6 +314,24 @@ def show_drive(drive_id: Annotated[str, typer.Argument(metavar="KEY")], at: Ref 
         console.print_rows(list(map(show.for_people, rows)), title=title, empty=f"{title}: none", as_json=False)
 
 
+@show_app.command("landing")
+def show_landing(json: Json = False) -> None:
+    """How far the recordings of the landing folder are. Example: `fleet show landing`
+
+    Landed: complete. Registered: the landing sensor has seen them. Then each is waiting, running, published or quarantined.
+    """
+    from fleet_assets import runs
+    from fleet_assets.lake.lake import Lake
+
+    home = Home.open()
+    with runs.instance_of(home) as instance:
+        counts = runs.landing(instance, home, Lake.open(home).at("main"))
+    if json:
+        console.print_json(counts)
+    else:
+        console.print_rows([counts], title=f"Recordings in {home.landing}", empty="", as_json=False)
+
+
 @show_app.command("quarantine")
 def show_quarantine(at: Ref = "main", json: Json = False) -> None:
     """Quarantined drives, and folders in the landing that could not be taken. Example: `fleet show quarantine`"""

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+import pyarrow.compute as pc
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
 from fleet_assets.errors import FleetError
 from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.tables import Snapshot
 from fleet_assets.partitions import DRIVES
 from fleet_assets.services.home import Home
 from fleet_assets.specs import asset_key
@@ -99,6 +101,26 @@ def due(instance: DagsterInstance, keys: Sequence[dg.AssetKey], changed: Sequenc
         [drive for drive in registered if drive in missing],
         [key for key in keys if lacking[key]],
         sorted(missing & busy),
+    )
+
+
+def landing(instance: DagsterInstance, home: Home, snapshot: Snapshot) -> dict[str, int]:
+    """How many recordings of the landing folder are how far; see capture.landing.progress."""
+    from fleet_assets.capture.landing import progress
+
+    registered = instance.get_dynamic_partitions("drives")
+    started = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]))
+
+    def of(table: str, column: str) -> set[str]:
+        return set(pc.unique(snapshot.scan(table, [column])[column]).to_pylist())
+
+    return progress(
+        home.landing,
+        registered=set(registered),
+        running={drive for run in started for drive in drives_of(run.tags, registered)},
+        published=of("ingest.drives", "drive_id"),
+        quarantined=of("ingest.quarantine", "drive_id"),
+        read=of("ingest.recordings", "recording_id"),
     )
 
 
@@ -229,9 +251,11 @@ def await_landed(instance: DagsterInstance, home: Home, on_progress: Callable[[i
     from fleet_assets.capture.recordings import scan
 
     wanted = {str(found.drive) for found in scan(home.landing).new}
-    deadline = time.monotonic() + LANDING_WAIT_S
+    left, deadline = len(wanted) + 1, 0.0
     while missing := wanted - set(instance.get_dynamic_partitions("drives")):
         on_progress(len(wanted) - len(missing), len(wanted))
+        if len(missing) < left:  # a flood takes several steps
+            left, deadline = len(missing), time.monotonic() + LANDING_WAIT_S
         if time.monotonic() > deadline:
             raise FleetError(
                 f"The landing sensor has not registered {len(missing)} of {len(wanted)} drives in {LANDING_WAIT_S} s",

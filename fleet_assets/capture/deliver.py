@@ -91,7 +91,7 @@ def _put(
 ) -> Delivered:
     """Writes the manifest and gives a copy its name. held: the folder with the files."""
     manifest = Manifest(drive, tuple(files), context)
-    for same in manifests(landing, skip={held.name}):
+    for same in manifests(landing, skip=held.name):
         if same.manifest.recording_id != manifest.recording_id:
             continue
         place = f"{landing}/{same.folder}"

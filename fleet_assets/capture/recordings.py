@@ -6,6 +6,7 @@ come and go meanwhile. Names that start with a dot are the delivery's own and pa
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -60,11 +61,14 @@ class Incomplete:
 
 @dataclass
 class Scan:
-    """In order of folder name."""
+    """In order of folder name. marks: of the new ones, by folder. after: the last name looked at, to go on behind it; empty
+    when the end was reached."""
 
     new: list[Found] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     incomplete: list[Incomplete] = field(default_factory=list)
+    marks: dict[str, bytes] = field(default_factory=dict)
+    after: str = ""
 
     def not_taken(self) -> list[Rejected]:
         """Rejected and incomplete folders, with reasons."""
@@ -72,17 +76,23 @@ class Scan:
         return sorted(every, key=lambda item: item.folder)
 
 
-def scan(landing: Path, *, seen: Collection[str] = (), limit: int | None = None) -> Scan:
-    """Folders that are not in seen, in order of name.
+def scan(landing: Path, *, seen: Collection[bytes] = (), after: str = "", limit: int | None = None) -> Scan:
+    """Folders behind `after` whose mark is not in seen, in order of name.
 
-    limit: at most so many new ones, and fewer when they have very many files (then call again). Raises FleetError when
+    limit: looks at so many at most, and at fewer when they have very many files (then call again). Raises FleetError when
     the landing folder itself cannot be read.
     """
     result = Scan()
-    files = 0
-    for name in _names(landing, seen):
+    files = looked_at = 0
+    for name in _names(landing):
+        if name <= after:
+            continue
         folder = landing / name
         try:
+            mark = mark_of(folder)
+            if mark in seen:
+                continue
+            looked_at += 1
             if folder.is_symlink() or not folder.is_dir():
                 if os.path.lexists(folder):
                     result.rejected.append(
@@ -96,6 +106,7 @@ def scan(landing: Path, *, seen: Collection[str] = (), limit: int | None = None)
                 result.incomplete.append(_incomplete(folder))
             else:
                 result.new.append(Found(name, read_manifest(folder)))
+                result.marks[name] = mark
                 files += len(result.new[-1].manifest.files)
         except FileNotFoundError:
             continue  # gone meanwhile
@@ -106,14 +117,35 @@ def scan(landing: Path, *, seen: Collection[str] = (), limit: int | None = None)
         except OSError as error:
             reason = f"It cannot be read: {error.strerror}."
             result.rejected.append(Rejected(name, reason, "Give the account of the servers the right to read it."))
-        if limit is not None and (len(result.new) >= limit or files >= _FILES_PER_SCAN):
+        if limit is not None and (looked_at >= limit or files >= _FILES_PER_SCAN):
+            result.after = name
             break
     return result
 
 
-def manifests(landing: Path, *, skip: Collection[str] = ()) -> Iterator[Found]:
-    """Recordings with a manifest that can be read, whether their files are right or not, in order of folder name."""
-    for name in _names(landing, skip):
+def mark_of(folder: Path) -> bytes:
+    """Eight bytes that change when the folder gets another name or another manifest."""
+    try:
+        found = os.lstat(folder / NAME)
+        written = f"{found.st_mtime_ns} {found.st_size} {found.st_ino}"
+    except OSError:
+        written = ""
+    return hashlib.blake2b(f"{folder.name} {written}".encode(errors="surrogateescape"), digest_size=8).digest()
+
+
+def marks(landing: Path) -> set[bytes]:
+    """Marks of everything in the landing folder."""
+    return {mark_of(landing / name) for name in _names(landing)}
+
+
+def manifests(landing: Path, *, skip: str = "") -> Iterator[Found]:
+    """Recordings with a manifest that can be read, whether their files are right or not, in order of folder name.
+
+    skip: a folder to leave out.
+    """
+    for name in _names(landing):
+        if name == skip:
+            continue
         folder = landing / name
         try:
             if not folder.is_symlink() and os.path.lexists(folder / NAME):
@@ -150,7 +182,7 @@ def distinct(recordings: Sequence[Found]) -> list[Found]:
     return kept
 
 
-def _names(landing: Path, skip: Collection[str]) -> list[str]:
+def _names(landing: Path) -> list[str]:
     try:
         names = os.listdir(landing)
     except OSError as error:
@@ -158,8 +190,7 @@ def _names(landing: Path, skip: Collection[str]) -> list[str]:
             f"The landing folder {landing} cannot be read: {error.strerror}",
             remedy="`fleet ingest` makes it; FLEET_LANDING says where it is.",
         ) from error
-    known = skip if isinstance(skip, set | frozenset) else set(skip)
-    return sorted(name for name in names if not name.startswith(".") and name not in known)
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _incomplete(folder: Path) -> Incomplete:

@@ -4,17 +4,16 @@ In: manifests in the landing folder (never payload). Out: one partition per driv
 capture/recordings per recording, which is what starts the drive's assets.
 """
 
-import json
-
 import dagster as dg
 
 from fleet_assets.capture.assets import recordings
-from fleet_assets.capture.recordings import scan
+from fleet_assets.capture.landing import Cursor, step
 from fleet_assets.partitions import DRIVES
 from fleet_assets.resources import FleetResource
 
 # A flood is worked off in order, so many recordings a tick; the daemon's tick has a time limit.
 RECORDINGS_PER_TICK = 200
+_LOGGED = 20
 
 
 @dg.sensor(
@@ -25,12 +24,13 @@ RECORDINGS_PER_TICK = 200
     description="Registers drives whose recordings are complete; names the folders that cannot be taken.",
 )
 def landing_sensor(context: dg.SensorEvaluationContext, fleet: FleetResource) -> dg.SensorResult:
-    seen = set(json.loads(context.cursor)) if context.cursor else set()
-    result = scan(fleet.home.landing, seen=seen, limit=RECORDINGS_PER_TICK)
-    for rejected in result.rejected:
+    result, cursor = step(fleet.home.landing, Cursor.decode(context.cursor), RECORDINGS_PER_TICK)
+    for rejected in result.rejected[:_LOGGED]:
         context.log.warning(f"{rejected.folder}: {rejected.reason} {rejected.remedy}")
+    if more := len(result.rejected[_LOGGED:]):
+        context.log.warning(f"{more} more cannot be taken; `fleet show quarantine` names them.")
     return dg.SensorResult(
-        cursor=json.dumps(sorted(seen | {found.folder for found in result.new})),
+        cursor=cursor.encode(),
         dynamic_partitions_requests=[DRIVES.build_add_request(sorted({str(f.drive) for f in result.new}))],
         asset_events=[
             dg.AssetMaterialization(

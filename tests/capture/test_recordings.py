@@ -36,11 +36,11 @@ def test_each_folder_is_new_rejected_or_incomplete(landing: Path) -> None:
 def test_seen_folders_are_passed_over_and_a_limit_is_kept(landing: Path) -> None:
     for number in range(5):
         put_recording(landing / f"r{number}", {"a": bytes([number])})
-    seen: set[str] = set()
+    seen: set[bytes] = set()
     ticks = []
-    while new := scan(landing, seen=seen, limit=2).new:
-        ticks.append([found.folder for found in new])
-        seen |= {found.folder for found in new}
+    while (found := scan(landing, seen=seen, limit=2)).new:
+        ticks.append([item.folder for item in found.new])
+        seen |= set(found.marks.values())
     assert ticks == [["r0", "r1"], ["r2", "r3"], ["r4"]]
 
 
