@@ -7,11 +7,12 @@ The copy has a name that scanning passes over until all of it is on disk. Origin
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,8 @@ from fleet_assets.formats.reader import RecordingFiles, open_recording
 
 _INCOMING = ".incoming-"
 _STALE_INCOMING_S = 24 * 3600.0
+_ID_DIGITS = 12
+_OURS = re.compile(rf".+--\d{{8}}T\d{{6}}Z-[0-9a-f]{{{_ID_DIGITS}}}")
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def _put(
 ) -> Delivered:
     """Writes the manifest and gives a copy its name. held: the folder with the files."""
     manifest = Manifest(drive, tuple(files), context)
-    for same in manifests(landing, skip=held.name):
+    name = f"{drive}-{manifest.recording_id[:_ID_DIGITS]}"
+    for same in manifests(landing, _may_hold(manifest.recording_id, held)):
         if same.manifest.recording_id != manifest.recording_id:
             continue
         place = f"{landing}/{same.folder}"
@@ -106,12 +110,17 @@ def _put(
     manifest.write(held)
     if not held.name.startswith(_INCOMING):
         return Delivered.of(Found(held.name, manifest), "delivered")
-    target = landing / f"{drive}-{manifest.recording_id[:12]}"
+    target = landing / name
     if target.exists():
         raise FleetError(f"{target} is there, and is not this recording", remedy="Move it away and repeat.")
     held.rename(target)
     sync_folder(landing)
     return Delivered.of(Found(target.name, manifest), "delivered")
+
+
+def _may_hold(recording_id: str, held: Path) -> Callable[[str], bool]:
+    """Folders that may have this content. The names that we give say it: so a delivery does not read every manifest there is."""
+    return lambda name: name != held.name and (not _OURS.fullmatch(name) or name.endswith(recording_id[:_ID_DIGITS]))
 
 
 def _names(path: Path) -> Iterator[str]:

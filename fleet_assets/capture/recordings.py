@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -138,14 +138,12 @@ def marks(landing: Path) -> set[bytes]:
     return {mark_of(landing / name) for name in _names(landing)}
 
 
-def manifests(landing: Path, *, skip: str = "") -> Iterator[Found]:
+def manifests(landing: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Found]:
     """Recordings with a manifest that can be read, whether their files are right or not, in order of folder name.
 
-    skip: a folder to leave out.
+    wanted: tells by a folder's name whether to look into it.
     """
-    for name in _names(landing):
-        if name == skip:
-            continue
+    for name in filter(wanted, _names(landing)):
         folder = landing / name
         try:
             if not folder.is_symlink() and os.path.lexists(folder / NAME):
