@@ -6,10 +6,10 @@ In: FLEET_HOME. Out: `defs`, which the Dagster UI, the daemon and `fleet run` lo
 import dagster as dg
 
 from fleet_assets.automation import nightly, nightly_maintenance, per_drive_sensor
-from fleet_assets.capture.assets import recordings
-from fleet_assets.capture.sensors import landing_sensor
+from fleet_assets.capture.assets import context_files, recordings
+from fleet_assets.capture.sensors import context_sensor, landing_sensor
 from fleet_assets.features.assets import live_features
-from fleet_assets.ingest.assets import ingest
+from fleet_assets.ingest.assets import drive_context, ingest
 from fleet_assets.resources import FleetResource
 from fleet_assets.specs import coming
 from fleet_assets.synchronise.assets import synchronise
@@ -25,10 +25,10 @@ PLANNED = [
 ]
 
 defs = dg.Definitions(
-    assets=[recordings, ingest, synchronise, live_features, *PLANNED],
+    assets=[recordings, context_files, ingest, drive_context, synchronise, live_features, *PLANNED],
     jobs=[nightly_maintenance],
     schedules=[nightly],
-    sensors=[landing_sensor, per_drive_sensor],
+    sensors=[landing_sensor, context_sensor, per_drive_sensor],
     resources={"fleet": FleetResource()},
     executor=dg.in_process_executor,
 )

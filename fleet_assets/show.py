@@ -81,6 +81,7 @@ def drive(snapshot: Snapshot, drive_id: str) -> dict[str, Any]:
     return {
         **about[0],
         "commit_id": snapshot.commit_id,
+        "context": rows("ingest.context_claims"),
         "streams": sorted(rows("ingest.streams"), key=lambda row: row["stream"]),
         "ledger": sorted(rows("ingest.ledger"), key=lambda row: row["stream"]),
         "clock_models": sorted(rows("synchronise.clock_models"), key=lambda row: (row["stream"], row["segment"])),

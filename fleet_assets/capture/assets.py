@@ -1,6 +1,6 @@
 """Recordings as Dagster sees them: made by vehicles, not by us.
 
-In: the landing folder. Out: one external asset, reported by the landing sensor.
+In: the landing folder, the context folder. Out: two external assets, reported by sensors.
 """
 
 import dagster as dg
@@ -17,4 +17,15 @@ recordings = dg.AssetSpec(
     owners=["team:fleet"],
     kinds={"file"},
     partitions_def=DRIVES,
+)
+
+context_files = dg.AssetSpec(
+    dg.AssetKey(["capture", "context_files"]),
+    description=(
+        "Files of the context folder: weather.csv, zones.csv, vehicles.csv. A new version makes the context of all drives "
+        "anew, without reading recordings."
+    ),
+    group_name="capture",
+    owners=["team:fleet"],
+    kinds={"csv"},
 )

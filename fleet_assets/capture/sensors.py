@@ -1,12 +1,16 @@
-"""The landing sensor: registers drives and reports what has landed.
+"""Sensors of what comes in. The landing sensor registers drives and reports what has landed; the context sensor reports new
+versions of the files of context.
 
-In: manifests in the landing folder (never payload). Out: one partition per drive and one materialisation of
-capture/recordings per recording, which is what starts the drive's assets.
+In: manifests in the landing folder (never payload); the context folder. Out: one partition per drive and one materialisation of
+capture/recordings per recording, which is what starts the drive's assets; one of capture/context_files per version.
 """
+
+import json
 
 import dagster as dg
 
-from fleet_assets.capture.assets import recordings
+from fleet_assets.capture.assets import context_files, recordings
+from fleet_assets.capture.context_files import marks, read, summary
 from fleet_assets.capture.landing import Cursor, step
 from fleet_assets.partitions import DRIVES
 from fleet_assets.resources import FleetResource
@@ -46,3 +50,25 @@ def landing_sensor(context: dg.SensorEvaluationContext, fleet: FleetResource) ->
             for found in result.new
         ],
     )
+
+
+@dg.sensor(
+    name="context_files",
+    target=None,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Reports new versions of the files of context; says what is wrong with one that cannot be used.",
+)
+def context_sensor(context: dg.SensorEvaluationContext, fleet: FleetResource) -> dg.SensorResult:
+    folder = fleet.home.context
+    before = json.loads(context.cursor) if context.cursor else {}
+    now = marks(folder)
+    changed = [read(folder, name) for name, mark in now.items() if mark != before.get(name, "")]
+    for file in changed:
+        (context.log.warning if file.error or file.refused else context.log.info)(f"{file.name}: {summary(file)}")
+    # A file that cannot be used costs no drive the context that it has.
+    usable = [file for file in changed if file.error is None]
+    event = dg.AssetMaterialization(
+        asset_key=context_files.key, metadata={file.name: f"{file.sha256[:16]} {summary(file)}" for file in usable}
+    )
+    return dg.SensorResult(cursor=json.dumps(now), asset_events=[event] if usable else [])

@@ -18,6 +18,7 @@ from fleet_assets.contracts.generate import pages
 from fleet_assets.contracts.loader import (
     FOLDER,
     contract_files,
+    load_context,
     load_streams,
     load_tables,
     stream_from,
@@ -47,7 +48,7 @@ class Difference:
 
 def check(paths: Sequence[Path] = ()) -> list[ContractError]:
     """Every mistake in the files (without paths: in all contracts of the package), in order of files and lines."""
-    files = list(paths) or [*contract_files("tables"), *contract_files("streams")]
+    files = list(paths) or [path for folder in ("tables", "context", "streams") for path in contract_files(folder)]
     findings: list[ContractError] = []
     streams: list[StreamContract] = []
     for path in files:
@@ -91,7 +92,7 @@ def _takes(stream: StreamContract, topic: str) -> bool:
 def diff(ref: str | None = None, project: Path = PROJECT) -> Difference:
     """What changed in the package's contracts since a git reference (default: the last release tag)."""
     since = ref or last_release(project)
-    new: dict[str, Contract] = {**load_tables(), **load_streams()}
+    new: dict[str, Contract] = {**load_tables(), **load_context(), **load_streams()}
     if since is None:
         return Difference(None, added=sorted(new))
     old, unreadable = contracts_at(since, project)
@@ -126,10 +127,10 @@ def contracts_at(ref: str, project: Path = PROJECT) -> tuple[dict[str, Contract]
     streams: dict[str, StreamContract] = {}
     unreadable = []
     # Tables first: streams speak of their columns.
-    for path in sorted(paths, key=lambda path: path.parent.name != "tables"):
+    for path in sorted(paths, key=lambda path: path.parent.name == "streams"):
         try:
             document = parse_document(_git(project, "show", f"{commit}:{path}"), Path(path))
-            if path.parent.name == "tables":
+            if path.parent.name != "streams":
                 table = table_from(document)
                 tables[table.name] = table
             else:

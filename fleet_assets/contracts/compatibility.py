@@ -101,7 +101,7 @@ def _table_changes(old: TableContract, new: TableContract) -> Iterator[tuple[Ste
     ):
         if before != after:
             yield "major", f"{label}: {before} became {after}"
-    for label in ("retention_class", "residency"):
+    for label in ("retention_class", "residency", "join_limits"):
         if getattr(old, label) != getattr(new, label):
             yield "minor", f"{label}: {getattr(old, label)} became {getattr(new, label)}"
     yield from _rule_changes(old.rules, new.rules)

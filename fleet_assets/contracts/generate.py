@@ -57,15 +57,18 @@ def pages(
     tables: Iterable[TableContract] | None = None, streams: Iterable[StreamContract] | None = None
 ) -> dict[str, str]:
     """All reference pages by file name."""
-    from fleet_assets.contracts.loader import load_streams, load_tables
+    from fleet_assets.contracts.loader import load_context, load_streams, load_tables
 
+    context = list(load_context().values()) if tables is None else []
     tables = list(load_tables().values()) if tables is None else list(tables)
     streams = list(load_streams().values()) if streams is None else list(streams)
-    named = {f"{contract.name}.md": table_page(contract) for contract in tables}
-    return {"README.md": index_page(tables, streams), **named, "streams.md": streams_page(streams)}
+    named = {f"{contract.name}.md": table_page(contract) for contract in (*tables, *context)}
+    return {"README.md": index_page(tables, streams, context), **named, "streams.md": streams_page(streams)}
 
 
-def index_page(tables: Sequence[TableContract], streams: Sequence[StreamContract]) -> str:
+def index_page(
+    tables: Sequence[TableContract], streams: Sequence[StreamContract], context: Sequence[TableContract] = ()
+) -> str:
     """The list of all contracts, in Markdown."""
     lines = [
         "# Reference",
@@ -79,6 +82,7 @@ def index_page(tables: Sequence[TableContract], streams: Sequence[StreamContract
             [(f"[{table.name}]({table.name}.md)", table.version, table.description) for table in tables],
         ),
         "",
+        *_context_files(context),
         "## Sensor streams",
         "",
         *_grid(
@@ -87,6 +91,11 @@ def index_page(tables: Sequence[TableContract], streams: Sequence[StreamContract
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _context_files(context: Sequence[TableContract]) -> list[str]:
+    rows = [(f"[{file.name}]({file.name}.md)", file.version, file.description) for file in context]
+    return ["## Files of context", "", *_grid(("file", "version", "holds"), rows), ""] if rows else []
 
 
 def table_page(contract: TableContract) -> str:
@@ -101,6 +110,7 @@ def table_page(contract: TableContract) -> str:
         ("expected to change every", f"{contract.freshness_hours:g} h" if contract.freshness_hours else "no promise"),
         ("retention class", contract.retention_class),
         ("stays in", contract.residency),
+        *((f"join limit: {name.replace('_', ' ')}", f"{limit:g}") for name, limit in contract.join_limits.items()),
     ]
     lines = [
         f"# {contract.name}",

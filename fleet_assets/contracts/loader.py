@@ -1,6 +1,7 @@
 """Contracts, read and checked.
 
-In: one ODCS v3 file per table (`tables/`) and per sensor stream (`streams/`). Out: TableContract and StreamContract. A
+In: one ODCS v3 file per table (`tables/`), per file of context (`context/`) and per sensor stream (`streams/`).
+Out: TableContract and StreamContract. A
 mistake is a ContractError with file, line, YAML path and remedy. Rules that follow from the columns (a required column
 is never null) are added here, so that no file repeats them.
 """
@@ -49,6 +50,7 @@ __all__ = [
     "StreamContract",
     "TableContract",
     "arrow_type",
+    "load_context",
     "load_streams",
     "load_tables",
     "read_stream",
@@ -85,6 +87,12 @@ def load_tables() -> dict[str, TableContract]:
 
 
 @lru_cache(maxsize=1)
+def load_context() -> dict[str, TableContract]:
+    """Contracts of the files that tell of the world around a drive, by name, such as context.weather."""
+    return {contract.name: contract for contract in map(read_table, contract_files("context"))}
+
+
+@lru_cache(maxsize=1)
 def load_streams() -> dict[str, StreamContract]:
     """All stream contracts by name, such as lidar."""
     return {contract.name: contract for contract in map(read_stream, contract_files("streams"))}
@@ -100,7 +108,7 @@ def stream_for(topic: str, kind: str) -> StreamContract | None:
 
 
 def contract_files(folder: str) -> list[Path]:
-    """Contract files of `tables` or `streams`, in order of their names."""
+    """Contract files of `tables`, `context` or `streams`, in order of their names."""
     return sorted((FOLDER / folder).glob("*.odcs.yaml"))
 
 
@@ -139,6 +147,7 @@ def table_from(document: Node) -> TableContract:
         freshness_hours=_agreed(document, "frequency", "h"),
         retention_class=property_of(document, custom, "retentionClass").one_of(RETENTION_CLASSES),
         residency=_residency(document, custom),
+        join_limits=_join_limits(custom),
         usage=_prose(document, "usage"),
         limitations=_prose(document, "limitations"),
         fingerprint=_fingerprint(document),
@@ -244,6 +253,11 @@ def _residency(document: Node, custom: dict[str, Node]) -> str:
             f"residency {node.text!r}", "Write a region in lower case, such as fleet region or eu-central."
         )
     return node.text
+
+
+def _join_limits(custom: dict[str, Node]) -> dict[str, float]:
+    node = custom.get("joinLimits")
+    return {key: float(node[key].positive) for key in node.of(dict)} if node else {}
 
 
 def _object(document: Node) -> Node:

@@ -130,7 +130,8 @@ class Column:
 
 @dataclass(frozen=True)
 class TableContract:
-    """A table. keeps_quarantined: its rows stay when their drive is quarantined."""
+    """A table, or a file of context. keeps_quarantined: its rows stay when their drive is quarantined. join_limits: how far a
+    join by likeness or nearness may reach."""
 
     name: str
     version: str
@@ -145,6 +146,7 @@ class TableContract:
     freshness_hours: float | None
     retention_class: str
     residency: str
+    join_limits: Mapping[str, float]
     usage: str
     limitations: str
     fingerprint: str

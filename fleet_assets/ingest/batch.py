@@ -22,7 +22,11 @@ from fleet_assets.lake.versions import DriveVersion, version_of
 from fleet_assets.lake.writer import TaskWriter
 from fleet_assets.services.home import Home
 
-TABLES = tuple(name for name in sorted(load_tables()) if name.startswith("ingest."))
+TABLES = tuple(
+    name
+    for name in sorted(load_tables())
+    if name.startswith("ingest.") and name not in ("ingest.context", "ingest.context_claims")  # of context_batch.py
+)
 CODE_VERSION = "2"
 
 

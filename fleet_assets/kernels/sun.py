@@ -40,7 +40,9 @@ def sun_position(t_ns: np.ndarray | int, latitude_deg: np.ndarray | float, longi
     )
     node = np.radians(125.04 - century * 1934.136)
     apparent_longitude = mean_longitude + np.radians(centre_deg - 0.00569 - 0.00478 * np.sin(node))
-    mean_obliquity_deg = 23.0 + (26.0 + (21.448 - century * (46.815 + century * (0.00059 - century * 0.001813))) / 60) / 60
+    mean_obliquity_deg = (
+        23.0 + (26.0 + (21.448 - century * (46.815 + century * (0.00059 - century * 0.001813))) / 60) / 60
+    )
     obliquity = np.radians(mean_obliquity_deg + 0.00256 * np.cos(node))
     declination = np.arcsin(np.sin(obliquity) * np.sin(apparent_longitude))
     y = np.tan(obliquity / 2) ** 2

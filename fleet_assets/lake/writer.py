@@ -41,7 +41,7 @@ class TaskWriter:
         return append(self._opened, self.branch, table, rows, self.task)
 
     def upload(self, path: str, file: Path) -> None:
-        """An object named by its hash (recordings/<sha256>.mcap): what is there already is the same."""
+        """An object named by its hash (recordings/<sha256>.mcap, context/<sha256>.csv): what is there already is the same."""
         upload(self._opened, self.branch, path, file)
 
     @property

@@ -75,6 +75,11 @@ class Home:
         return Path(os.environ.get("FLEET_LANDING") or self.root / "landing")
 
     @property
+    def context(self) -> Path:
+        """Files of context: weather, zones, vehicles."""
+        return Path(os.environ.get("FLEET_CONTEXT") or self.root / "context")
+
+    @property
     def scratch(self) -> Path:
         return self.root / "scratch"
 
@@ -112,7 +117,7 @@ def _load(root: Path) -> Home:
             f"{root}/home.json or secrets.json lacks {error}",
             remedy="Restore it from a backup, or point FLEET_HOME at a new folder.",
         ) from error
-    for folder in (home.dagster_home, home.logs, home.landing, home.scratch, home.data, home.run):
+    for folder in (home.dagster_home, home.logs, home.landing, home.context, home.scratch, home.data, home.run):
         _make(folder)
     return home
 

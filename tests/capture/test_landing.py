@@ -15,7 +15,7 @@ from fleet_assets.capture.drive_key import DriveKey
 from fleet_assets.capture.landing import Cursor, progress, step
 from fleet_assets.capture.manifest import Manifest
 from fleet_assets.capture.recordings import manifests
-from fleet_assets.capture.sensors import RECORDINGS_PER_TICK, landing_sensor
+from fleet_assets.capture.sensors import RECORDINGS_PER_TICK, context_sensor, landing_sensor
 from fleet_assets.definitions import defs
 from fleet_assets.partitions import DRIVES
 from fleet_assets.resources import FleetResource
@@ -48,6 +48,7 @@ class Daemon:
         self.instance = instance
         self.home = home
         self.cursor: str | None = None
+        self.context_cursor: str | None = None
         self.conditions: dg.AssetDaemonCursor | None = None
 
     def tick(self) -> list[str]:
@@ -65,6 +66,20 @@ class Daemon:
         for event in result.asset_events:
             self.instance.report_runless_asset_event(event)
         return [str(event.partition) for event in result.asset_events]
+
+    def context_tick(self) -> int:
+        """Number of new versions reported."""
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self.context_cursor,
+            resources={"fleet": FleetResource(home_path=str(self.home.root))},
+            definitions=defs,
+        )
+        result = context_sensor.evaluate_tick(context)
+        self.context_cursor = result.cursor
+        for event in result.asset_events:
+            self.instance.report_runless_asset_event(event)
+        return len(result.asset_events)
 
     def due(self) -> dict[str, set[str]]:
         """Drives that the automation condition asks for now, by asset."""
@@ -146,6 +161,29 @@ def test_a_late_file_makes_just_its_drive_again_and_what_depends_on_it(
     put_drive(home.landing, "0 late", 2, b"more")
     assert daemon.tick() == [second]
     assert daemon.due() == {key: {second} for key in PER_DRIVE}
+
+
+def test_a_new_version_of_a_file_of_context_makes_only_context_again(instance: dg.DagsterInstance, home: Home) -> None:
+    daemon = Daemon(instance, home)
+    drives = {put_drive(home.landing, str(number), number) for number in range(3)}
+    daemon.tick()
+    assert daemon.context_tick() == 0  # there is no file
+    daemon.due()
+    for stage in ("ingest.", "synchronise."):
+        daemon.materialise([key for key in PER_DRIVE if key.startswith(stage)], drives)
+        daemon.due()
+    zones = home.context / "zones.csv"
+    zones.write_text("h3_cell,region\n871f8d7a5ffffff,munich\n")
+    assert daemon.context_tick() == 1
+    assert daemon.due() == dict.fromkeys(("ingest.context", "ingest.context_claims"), drives)
+    daemon.materialise(["ingest.context", "ingest.context_claims"], drives)
+    assert daemon.context_tick() == 0
+    # A useless version is told, and costs nothing that is there.
+    zones.write_bytes(b"h3_cell,region\n\xff\xfe,x\n")
+    assert daemon.context_tick() == 0
+    assert daemon.due() == {}
+    zones.unlink()
+    assert daemon.context_tick() == 1
 
 
 def test_progress_counts_each_recording_once(home: Home) -> None:

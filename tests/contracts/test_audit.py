@@ -77,6 +77,7 @@ def contract_of(rules: list[Rule]) -> TableContract:
         freshness_hours=None,
         retention_class="permanent",
         residency="fleet region",
+        join_limits={},
         usage="",
         limitations="",
         fingerprint="",
