@@ -53,6 +53,9 @@ def server(home: Home, program: Path) -> Server:
             "LAKEFS_INSTALLATION_SECRET_ACCESS_KEY": home.secret_access_key,
             "LAKEFS_STATS_ENABLED": "false",
             "LAKEFS_SECURITY_CHECK_LATEST_VERSION": "false",
+            # It tells its maker's server which version runs, and has no switch for that: it asks itself, once a year.
+            "LAKEFS_SECURITY_AUDIT_CHECK_URL": f"http://127.0.0.1:{home.lakefs_port}/_health",
+            "LAKEFS_SECURITY_AUDIT_CHECK_INTERVAL": "8760h",
             "LAKEFS_EMAIL_SUBSCRIPTION_ENABLED": "false",
             "LAKEFS_LOGGING_LEVEL": "WARN",
         },
