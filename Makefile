@@ -37,7 +37,8 @@ lint: .venv/.package  ## Style, types, import rules
 docs: .venv/.package  ## Reference pages, generated from the contracts
 	$(BIN)/fleet contracts docs
 
-picture: setup test-system  ## The lineage in docs/images, drawn anew from a running installation
+picture: setup test-system  ## The pictures in docs/images, drawn anew; the lineage from a running installation
+	@$(BIN)/python -m fleet_assets.simulate.picture docs/images/simulated.png
 	@$(BIN)/fleet demo
 	@PYTHONPATH=tests $(BIN)/python -m ui.browser docs/images/lineage.png
 

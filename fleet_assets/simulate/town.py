@@ -30,6 +30,8 @@ ONCOMING_M = 3.5  # the other lane
 AXIS_M = 1.75  # the middle of the road
 _BORDER_M = 40.0
 _STREET_M = 70.0
+# How closely ground is painted: closer than a cell, also on the outside of a bend.
+_ALONG_M, _ACROSS_M = 0.11, 0.16
 _WORKS_M = 26.0
 
 
@@ -82,11 +84,11 @@ def make_ground(loop: Loop, region: dict[str, Any], bands: Bands) -> Ground:
     albedo = np.array(_ALBEDO, dtype=np.float64)
     albedo[OPEN] = region["open_ground"]
     ground = Ground(np.zeros((int(size[1] / CELL_M) + 1, int(size[0] / CELL_M) + 1), dtype=np.uint8), low, albedo)
-    along = np.arange(0.0, loop.length_m, 0.2)
+    along = np.arange(0.0, loop.length_m, _ALONG_M)
     edge = bands.walking[1] + 0.3
 
     def band(first_m: float, last_m: float, kind: int, where: np.ndarray = along) -> None:
-        across = np.arange(first_m, last_m, 0.2)
+        across = np.arange(first_m, last_m, _ACROSS_M)
         x, y, _ = loop.at(np.repeat(where, across.size), np.tile(across, where.size))
         ground.paint(x, y, kind)
 
@@ -104,14 +106,14 @@ def make_ground(loop: Loop, region: dict[str, Any], bands: Bands) -> Ground:
         line = bands.left(3.6, side)
         band(line - 0.1, line + 0.1, MARKING)
     for corner in loop.corners_m:
-        bars = corner + 13.0 + np.arange(0.0, 3.0, 0.2)
+        bars = corner + 13.0 + np.arange(0.0, 3.0, _ALONG_M)
         for bar in np.arange(-bands.road, bands.road, 1.0):
             band(AXIS_M + bar, AXIS_M + bar + 0.5, MARKING, bars)
     return ground
 
 
 def _strip(ground: Ground, x_m: float, y_m: float, heading: float, half_m: float, kind: int) -> None:
-    along, across = np.meshgrid(np.arange(0.0, _STREET_M, 0.2), np.arange(-half_m, half_m, 0.2))
+    along, across = np.meshgrid(np.arange(0.0, _STREET_M, _ACROSS_M), np.arange(-half_m, half_m, _ACROSS_M))
     cos, sin = np.cos(heading), np.sin(heading)
     ground.paint(x_m + cos * along - sin * across, y_m + sin * along + cos * across, kind)
 
@@ -233,7 +235,9 @@ def _waiting(random: np.random.Generator, loop: Loop, region: dict[str, Any], th
 def _works(random: np.random.Generator, loop: Loop, bands: Bands, ground: Ground, works: float, things: Things) -> None:
     """Road works where one would park on the right: gravel, cones, barriers, a lorry, two workers."""
     middle = bands.left(bands.parking, -1)
-    along, across = np.meshgrid(works + np.arange(0.0, _WORKS_M, 0.2), np.arange(middle - 1.0, middle + 1.2, 0.2))
+    along, across = np.meshgrid(
+        works + np.arange(0.0, _WORKS_M, _ALONG_M), np.arange(middle - 1.0, middle + 1.2, _ACROSS_M)
+    )
     x, y, _ = loop.at(along, across)
     ground.paint(x, y, GRAVEL)
     for number in range(4):
