@@ -105,7 +105,7 @@ class View:
         self.buckets = buckets.view(np.uint32)
         self._shift = 64 - layout.bucket_bits
         # Plain Python indexing into these costs a third of what it costs into an array.
-        self._buckets, self._row_bytes = self.buckets.data, rows.data
+        self._buckets, self.row_bytes = self.buckets.data, rows.data
         self.all_float64 = all(kind == _FLOAT64 for kind in self.types)
         first = layout.columns[0].offset
         self._matrix = (
@@ -128,7 +128,7 @@ class View:
             return -1
         for row in range(self._buckets[bucket], min(self._buckets[bucket + 1], layout.rows)):
             at = row * row_bytes
-            if self._row_bytes[at : at + key_bytes] == key.ljust(key_bytes, b"\0"):
+            if self.row_bytes[at : at + key_bytes] == key.ljust(key_bytes, b"\0"):
                 return row
         return -1
 
@@ -152,11 +152,15 @@ class View:
 
     def event_time_ns(self, row: int) -> int:
         at = row * self.layout.row_bytes + self.layout.time_offset
-        return int.from_bytes(self._row_bytes[at : at + 8], "little", signed=True)
+        return int.from_bytes(self.row_bytes[at : at + 8], "little", signed=True)
 
     def valid(self, rows: np.ndarray) -> np.ndarray:
         """bool [rows, features]: which values are there."""
-        words = self.rows["valid"][rows]
+        return self.valid_of(self.rows[rows])
+
+    def valid_of(self, records: np.ndarray) -> np.ndarray:
+        """The same of rows themselves."""
+        words = records["valid"]
         column = np.arange(len(self.features))
         return (words[:, column >> 6] >> (column & 63).astype(np.uint64) & np.uint64(1)).astype(bool)
 
@@ -169,7 +173,7 @@ class View:
             for index in range(len(self.types)):
                 out[index] = record[str(index)]
         at = row * self.layout.row_bytes + self.layout.valid_offset
-        if self._row_bytes[at : at + len(self._all_valid)] == self._all_valid:
+        if self.row_bytes[at : at + len(self._all_valid)] == self._all_valid:
             return True
         out[~self.valid(np.array([row]))[0]] = np.nan
         return False
