@@ -1,7 +1,7 @@
 """The RADIATE folder format: one folder per sensor, one index file `<sensor>.txt` beside it.
 
-In: a recording folder that holds a RADIATE sequence. Out: GPS/IMU as signals; LiDAR, cameras and radar as payload, to be
-rewritten as MCAP. Stamps are the sensors' own (`Frame: N Time: T`, seconds with nine decimals); there are no host stamps.
+In: a recording folder that holds a RADIATE sequence. Out: GPS/IMU and labels as signals; LiDAR, cameras and radar as payload, to
+be rewritten as MCAP. Stamps are the sensors' own (`Frame: N Time: T`, seconds with nine decimals); there are no host stamps.
 Source: the RADIATE SDK and paper (Sheeny et al., 2021).
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -19,6 +18,16 @@ import pyarrow as pa
 import pyarrow.csv
 
 from fleet_assets.formats import ros2
+from fleet_assets.formats.folders import (
+    MAX_FILE_BYTES,
+    FileRecord,
+    first_line,
+    interleaved,
+    png_image,
+    read_file,
+    refusing,
+)
+from fleet_assets.formats.radiate_labels import read_labels
 from fleet_assets.formats.reader import (
     BATCH_ROWS,
     Batch,
@@ -36,7 +45,6 @@ from fleet_assets.formats.reader import (
 _LINE = re.compile(rb"Frame: (\d{1,9}) Time: (\d{1,10})\.(\d{9})\s*")
 _FRAME = re.compile(r"\d{1,9}", re.ASCII)
 _POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4"), ("ring", "<u2")])
-MAX_FILE_BYTES = 64 * 1024 * 1024
 # Not records of a sensor: they are delivered and kept, and nothing is lost by not reading them.
 NOT_RECORDS = re.compile(r"(.*/)?(LICENSE|README[^/]*|meta\.json|config/[^/]+\.yaml)")
 
@@ -59,16 +67,9 @@ PAYLOAD_SENSORS = (
 )
 GPS_IMU = _Sensor("GPS_IMU_Twist", ".txt", "/gps/imu", "imu", "")
 GPS_IMU_FIX_TOPIC = "/gps/imu/fix"
+LABELS_TOPIC = "/labels"
 SENSORS = (*PAYLOAD_SENSORS, GPS_IMU)
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A line of an index and its file."""
-
-    sensor: _Sensor
-    t_device_ns: int
-    path: Path
+_SENSOR_OF = {sensor.topic: sensor for sensor in PAYLOAD_SENSORS}
 
 
 class RadiateReader:
@@ -97,36 +98,53 @@ class RadiateReader:
 
     def info(self) -> RecordingInfo:
         """t_start_ns: the first stamp of a camera, LiDAR or radar; the folder's name is the sequence's."""
-        stamps = [entry.t_device_ns for sensor in PAYLOAD_SENSORS for entry in self._entries(sensor, Refusals())]
+        stamps = [entry.t_ns for sensor in PAYLOAD_SENSORS for entry in self._entries(sensor, Refusals())]
         return RecordingInfo(None, min(stamps, default=None), {"sequence": self._folder.name})
 
     def channels(self) -> list[Channel]:
         channels = [Channel(s.topic, s.kind, s.schema_name) for s in PAYLOAD_SENSORS if self._index(s) is not None]
         if self._index(GPS_IMU) is not None:
             channels += [Channel(GPS_IMU.topic, "imu", "text"), Channel(GPS_IMU_FIX_TOPIC, "gnss", "text")]
+        if self._annotations is not None:
+            channels.append(Channel(LABELS_TOPIC, "label", "json"))
         return channels
 
     def payloads(self) -> Iterator[Payload]:
         """In order of the stamps; a file that cannot be read is a refusal."""
         self._payload_log.clear()
-        for entry in _interleaved([self._entries(sensor, self._payload_log) for sensor in PAYLOAD_SENSORS]):
-            encode = _cloud if entry.sensor.kind == "lidar" else _image
-            try:
-                data = encode(entry)
-            except (ValueError, OSError, pa.ArrowInvalid) as error:
-                place = f"{entry.sensor.folder}/{entry.path.name}: {_first_line(error)}"
-                self._payload_log.add(entry.sensor.topic, "the file cannot be read", place)
-                continue
-            yield Payload(entry.sensor.topic, entry.t_device_ns, None, entry.sensor.schema_name, data)
+        for entry in interleaved([self._entries(sensor, self._payload_log) for sensor in PAYLOAD_SENSORS]):
+            sensor = _SENSOR_OF[entry.topic]
+            data = refusing(self._payload_log, entry, _cloud if sensor.kind == "lidar" else _image)
+            if data is not None:
+                yield Payload(entry.topic, entry.t_ns, None, sensor.schema_name, data)
 
     def read(
         self, topics: Collection[str] | None = None, t_from_ns: int | None = None, t_to_ns: int | None = None
     ) -> Iterator[Batch]:
-        """GPS and IMU; the other topics come through payloads. Stamps are the device's."""
+        """GPS, IMU and labels; the other topics come through payloads. Stamps are the device's."""
         self._signal_log.clear()
         wanted = [t for t in (GPS_IMU.topic, GPS_IMU_FIX_TOPIC) if topics is None or t in topics]
-        if not wanted:
+        if wanted:
+            yield from self._gps_imu(wanted, (t_from_ns, t_to_ns))
+        if (topics is None or LABELS_TOPIC in topics) and self._annotations is not None:
+            yield from self._labels(self._annotations, (t_from_ns, t_to_ns))
+
+    def _labels(self, path: Path, window: tuple[int | None, int | None]) -> Iterator[Batch]:
+        def refuse(reason: str, place: str) -> None:
+            self._signal_log.add(LABELS_TOPIC, reason, f"{path.name}: {place}")
+
+        radar = next(sensor for sensor in PAYLOAD_SENSORS if sensor.topic == "/radar")
+        stamps = {int(entry.path.stem): entry.t_ns for entry in self._entries(radar, Refusals())}
+        try:
+            columns = read_labels(path, stamps, refuse)
+        except (ValueError, OSError) as error:
+            self._signal_log.add(LABELS_TOPIC, "the file cannot be read", f"{path.name}: {first_line(error)}", 0)
             return
+        table = batch_table("label", columns, in_window(columns["t_device_ns"], *window), first=0)
+        for start in range(0, table.num_rows, BATCH_ROWS):
+            yield Batch(LABELS_TOPIC, "label", table.slice(start, BATCH_ROWS))
+
+    def _gps_imu(self, wanted: list[str], window: tuple[int | None, int | None]) -> Iterator[Batch]:
         entries = self._entries(GPS_IMU, self._signal_log, wanted)
         counts = dict.fromkeys(wanted, 0)
         for start in range(0, len(entries), BATCH_ROWS):
@@ -134,14 +152,14 @@ class RadiateReader:
             for entry in entries[start : start + BATCH_ROWS]:
                 try:
                     rows.append(_numbers(entry.path))
-                    stamps.append(entry.t_device_ns)
+                    stamps.append(entry.t_ns)
                 except (ValueError, OSError) as error:
                     for topic in wanted:
-                        place = f"{GPS_IMU.folder}/{entry.path.name}: {_first_line(error)}"
+                        place = f"{entry.place}: {first_line(error)}"
                         self._signal_log.add(topic, "the file cannot be read", place)
             values = np.array(rows, dtype=np.float64).reshape(-1, _NUMBERS)
             t_ns = np.array(stamps, dtype=np.int64)
-            keep = in_window(t_ns, t_from_ns, t_to_ns)
+            keep = in_window(t_ns, *window)
             for topic in wanted:
                 columns = _imu(values) if topic == GPS_IMU.topic else _fix(values)
                 kind = "imu" if topic == GPS_IMU.topic else "gnss"
@@ -154,7 +172,12 @@ class RadiateReader:
         name = f"{self._folder / sensor.folder}.txt"
         return self._files.root / name if name in self._files.names else None
 
-    def _entries(self, sensor: _Sensor, log: Refusals, topics: Collection[str] | None = None) -> list[_Entry]:
+    @property
+    def _annotations(self) -> Path | None:
+        name = str(self._folder / "annotations" / "annotations.json")
+        return self._files.root / name if name in self._files.names else None
+
+    def _entries(self, sensor: _Sensor, log: Refusals, topics: Collection[str] | None = None) -> list[FileRecord]:
         """Index lines with their file, in order of the index; what does not match both ways is refused for each topic."""
 
         def refuse(reason: str, place: str) -> None:
@@ -186,7 +209,7 @@ class RadiateReader:
                 refuse("the index names a file again", place)
             else:
                 used.add(frame)
-                entries.append(_Entry(sensor, t_ns, files[frame]))
+                entries.append(FileRecord(sensor.topic, t_ns, files[frame]))
         for frame in sorted(set(files) - used):
             refuse("the file has no stamp in the index", f"{sensor.folder}/{files[frame].name}")
         return entries
@@ -208,16 +231,15 @@ class RadiateReader:
         return files
 
     def _account_for_the_rest(self, log: Refusals) -> None:
-        """Files that belong to no sensor: labels are read in a later version, others are not known."""
+        """Files that belong to no sensor."""
         folders = {self._folder / sensor.folder for sensor in SENSORS}
         indexes = {f"{folder}.txt" for folder in folders}
         for name in sorted(self._files.names):
             parent = PurePosixPath(name).parent
-            if parent in folders or name in indexes or NOT_RECORDS.fullmatch(name):
-                continue
-            if parent == self._folder / "annotations":
-                log.add("/annotations", "labels are not read yet", name)
-            else:
+            read = (
+                parent in folders or name in indexes or name == str(self._folder / "annotations" / "annotations.json")
+            )
+            if not read and not NOT_RECORDS.fullmatch(name):
                 log.add(None, "the file belongs to no sensor", name)
 
 
@@ -228,35 +250,15 @@ def _sequence_folder(files: RecordingFiles) -> PurePosixPath | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _interleaved(sensors: list[list[_Entry]]) -> list[_Entry]:
-    """Entries of all sensors by time. A sensor's own order stays: stamps that run backwards must not be hidden."""
-    keyed = []
-    for entries in sensors:
-        latest = accumulate((entry.t_device_ns for entry in entries), max)
-        keyed += [
-            (t_ns, entry.sensor.topic, at, entry) for at, (t_ns, entry) in enumerate(zip(latest, entries, strict=True))
-        ]
-    return [entry for *_, entry in sorted(keyed, key=lambda item: item[:3])]
+def _image(entry: FileRecord) -> bytes:
+    return png_image(entry, entry.t_ns)
 
 
-def _read(path: Path) -> bytes:
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise ValueError(f"it is larger than {MAX_FILE_BYTES} bytes")
-    return path.read_bytes()
-
-
-def _image(entry: _Entry) -> bytes:
-    data = _read(entry.path)
-    if not data.startswith(b"\x89PNG\r\n\x1a\n") or not data.rstrip(b"\0").endswith(b"IEND\xaeB`\x82"):
-        raise ValueError("it is no whole PNG")
-    return ros2.compressed_image(entry.t_device_ns, entry.path.parent.name, "png", data)
-
-
-def _cloud(entry: _Entry) -> bytes:
+def _cloud(entry: FileRecord) -> bytes:
     """Lines x, y, z [m], intensity, ring."""
     options = pa.csv.ReadOptions(column_names=list(_POINT.names or ()))
     types = {name: pa.float64() for name in _POINT.names or ()}
-    data = _read(entry.path)
+    data = read_file(entry.path)
     if not data.strip():
         raise ValueError("it is empty")
     table = pa.csv.read_csv(pa.py_buffer(data), options, convert_options=pa.csv.ConvertOptions(column_types=types))
@@ -267,7 +269,7 @@ def _cloud(entry: _Entry) -> bytes:
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and stays visible
         for name in _POINT.names or ():
             points[name] = table[name].to_numpy()
-    return ros2.point_cloud2(entry.t_device_ns, entry.path.parent.name, points)
+    return ros2.point_cloud2(entry.t_ns, entry.path.parent.name, points)
 
 
 _NUMBERS = 15
@@ -278,7 +280,7 @@ def _numbers(path: Path) -> np.ndarray:
     w; angular velocity; linear acceleration (gravity is not in it). The SDK's description names three covariances next,
     which no table holds, and nothing after them: the twist that some files end with is left out, for its frame is unknown.
     """
-    words = _read(path).decode("ascii").replace(",", " ").split()
+    words = read_file(path).decode("ascii").replace(",", " ").split()
     if len(words) < 22:
         raise ValueError(f"it has {len(words)} numbers, not 22 or more")
     numbers = np.array([float(word) for word in words[:22]])
@@ -302,7 +304,3 @@ def _fix(values: np.ndarray) -> dict[str, np.ndarray]:
         "altitude_m": values[:, 2],
         "accuracy_m": accuracy,
     }
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -5,22 +5,22 @@ In: an empty folder. Out: the files, and the number of records per topic. Same b
 
 from __future__ import annotations
 
-import struct
-import zlib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from formats.sample import T0_NS, Sample, png
+from formats.sample_folders import comma2k19, kitti_raw, kitti_tracking
 from mcap.writer import CompressionType, IndexType, Writer
 
 from fleet_assets.formats import ros2
 from fleet_assets.formats.mcap_ros2 import McapReader
 from fleet_assets.formats.mf4 import Mf4Reader
 from fleet_assets.formats.radiate import RadiateReader
-from fleet_assets.formats.reader import Reader, RecordingFiles
+from fleet_assets.formats.reader import RecordingFiles
 
-T0_NS = 1_700_000_000_123_456_789
 UP = np.array([0.0, 0.0, 9.81])
 CAR = ros2.Object(
     "vehicle",
@@ -40,22 +40,6 @@ CAR = ros2.Object(
     (1.0, 2.0, 30.0, 40.0),
 )
 UNTURNED = np.array([0.0, 0.0, 0.0, 1.0])
-
-
-@dataclass
-class Sample:
-    """rows: records per topic that read() delivers; payloads: per topic, through payloads(). main: the file to damage."""
-
-    reader: type[Reader]
-    files: RecordingFiles
-    rows: dict[str, int]
-    main: str
-    payloads: dict[str, int] = field(default_factory=dict)
-    refused: int = 0
-
-    @property
-    def path(self) -> Path:
-        return self.files.root / self.main
 
 
 @dataclass(frozen=True)
@@ -152,17 +136,6 @@ def mcap(root: Path) -> Sample:
     return Sample(McapReader, RecordingFiles(root, ("drive.mcap",)), counts(messages), "drive.mcap")
 
 
-def png(seed: int) -> bytes:
-    """A whole grey image of 8 by 8 pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    pixels = b"".join(b"\0" + bytes((seed + row + column) % 256 for column in range(8)) for row in range(8))
-    head = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
-
-
 GPS_IMU_TEXT = """55.9,-3.3,209.25
 0.04,0,0
 0,0.06,0
@@ -174,7 +147,8 @@ GPS_IMU_TEXT = """55.9,-3.3,209.25
 
 
 def radiate(root: Path) -> Sample:
-    """5 scans (2 more have no stamp), 6 images a side (the index names 2 more), 3 sweeps, 200 GPS/IMU records."""
+    """5 scans (2 more have no stamp), 6 images a side (the index names 2 more), 3 sweeps (frames 0 to 2), 200 GPS/IMU records,
+    two labelled cars (of radar frames 1, 3 and 4: the last two have no stamp)."""
     base = root / "data" / "tiny"
     names = ["LICENSE", "data/tiny/annotations/annotations.json"]
 
@@ -206,14 +180,16 @@ def radiate(root: Path) -> Sample:
     index("GPS_IMU_Twist", range(200), 25_000_000)
     (root / "LICENSE").write_text("free")
     (base / "annotations").mkdir()
-    (base / "annotations" / "annotations.json").write_text("[]")
+    box = {"position": [566.0, 400.0, 20.0, 40.0], "rotation": 90.0}
+    cars = [{"id": n, "class_name": "car", "bboxes": [box, [], box, box]} for n in (7, 8)]
+    (base / "annotations" / "annotations.json").write_text(json.dumps(cars))
     return Sample(
         RadiateReader,
         RecordingFiles(root, tuple(sorted(names))),
-        {"/gps/imu": 200, "/gps/imu/fix": 200},
+        {"/gps/imu": 200, "/gps/imu/fix": 200, "/labels": 2},
         "data/tiny/GPS_IMU_Twist.txt",
         payloads={"/lidar": 5, "/camera/left": 6, "/camera/right": 6, "/radar": 3},
-        refused=2 + 2 + 1,
+        refused=2 + 2 + 2 * 2,
     )
 
 
@@ -299,4 +275,11 @@ def mf4(root: Path) -> Sample:
     return Sample(Mf4Reader, files, {"/imu": 200, "/gnss": 2, "/bus/can": 8}, "log.MF4", refused=1)
 
 
-SAMPLES: dict[str, Callable[[Path], Sample]] = {"mcap": mcap, "radiate": radiate, "mf4": mf4}
+SAMPLES: dict[str, Callable[[Path], Sample]] = {
+    "mcap": mcap,
+    "radiate": radiate,
+    "mf4": mf4,
+    "comma2k19": comma2k19,
+    "kitti_raw": kitti_raw,
+    "kitti_tracking": kitti_tracking,
+}

@@ -116,7 +116,7 @@ def test_what_does_not_match_is_refused(sample: Sample) -> None:
         ("/radar/polar", "the sensor has no index of stamps"): 1,
         ("/gps/imu", "the file cannot be read"): 2,
         ("/gps/imu/fix", "the file cannot be read"): 2,
-        ("/annotations", "labels are not read yet"): 1,
+        ("/labels", "the label is of a radar frame that has no stamp"): 4,
         (None, "the file belongs to no sensor"): 1,
     }
     assert found == {
@@ -126,6 +126,7 @@ def test_what_does_not_match_is_refused(sample: Sample) -> None:
         "/radar": 3,
         "/gps/imu": 198,
         "/gps/imu/fix": 198,
+        "/labels": 2,
     }
 
 
@@ -145,7 +146,7 @@ def test_the_real_sample(tmp_path: Path) -> None:
     assert account(reader) == {
         ("/lidar", "the file has no stamp in the index"): 18,
         ("/camera/left", "the index names a file that is not there"): 50,
-        ("/annotations", "labels are not read yet"): 1,
+        ("/labels", "the label is of a radar frame that has no stamp"): 367,
     }
     rewritten = McapReader(RecordingFiles(tmp_path, ("a.mcap",)))
     index = {batch.topic: batch.table for batch in rewritten.read()}
@@ -162,3 +163,43 @@ def test_the_real_sample(tmp_path: Path) -> None:
     assert facts.backward_steps + facts.repeated_steps == 126
     late_ns = int(t_ns[0]) - index["/lidar"]["t_device_ns"][0].as_py()
     assert late_ns / 1e9 == pytest.approx(64.05, abs=0.005)
+
+
+def test_labels_are_boxes_in_the_vehicle_frame(sample: Sample) -> None:
+    """A box of 20 by 40 pixels about (576, 420): dead ahead, turned a quarter to the left."""
+    reader = RadiateReader(sample.files)
+    (batch,) = reader.read(topics=["/labels"])
+    row = batch.table.to_pylist()[0]
+    metres = 0.173611
+    told = {
+        "x_m": 156 * metres,
+        "y_m": 0,
+        "length_m": 40 * metres,
+        "width_m": 20 * metres,
+        "yaw_rad": np.pi / 2,
+        "left_px": 556,
+        "right_px": 596,
+        "top_px": 410,
+        "bottom_px": 430,
+    }
+    assert {name: row[name] for name in told} == pytest.approx(told)
+    assert (row["track_id"], row["class_name"], row["subtype"]) == ("7", "vehicle", "car")
+    assert row["moving"] is row["z_m"] is row["speed_mps"] is None
+    assert row["t_device_ns"] == T0_NS + 250_000_000
+
+
+@pytest.mark.parametrize(
+    ("content", "reasons"),
+    [
+        ("[" * 100_000, {"the file cannot be read"}),
+        ("{}", {"the file cannot be read"}),
+        ('[1, {}, {"bboxes": 5}]', {"the object has no boxes"}),
+        ('[{"bboxes": [{"position": [1, 2]}, {"position": ["a", 2, 3, 4]}]}]', {"the label is no box"}),
+        ('[{"bboxes": [{"position": [1, 2, 3, NaN]}, {"position": [1, 2, 3, 1e999]}, 7]}]', {"the label is no box"}),
+    ],
+)
+def test_hostile_labels(sample: Sample, content: str, reasons: set[str]) -> None:
+    (sample.files.root / "data/tiny/annotations/annotations.json").write_text(content)
+    reader = RadiateReader(sample.files)
+    assert list(reader.read(topics=["/labels"])) == []
+    assert {refusal.reason for refusal in reader.refusals if refusal.topic == "/labels"} >= reasons
