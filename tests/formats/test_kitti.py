@@ -128,7 +128,7 @@ def test_without_a_calibration_labels_have_no_place(tmp_path: Path, calibration:
 def test_tracking_lines_that_cannot_be_read(tmp_path: Path) -> None:
     sample = kitti_tracking(tmp_path)
     (tmp_path / "training/label_02/0007.txt").write_text(
-        TRACKING_LABELS + "0 1 Car\n-1" + TRACKING_LABELS[1:100] + "\n"
+        TRACKING_LABELS + "0 1 Car\n-" + TRACKING_LABELS.splitlines()[2]
     )
     (tmp_path / "training/oxts/0007.txt").write_text(f"{OXTS}\n{OXTS} 7\n{OXTS}\n")
     reader = KittiTrackingReader(sample.files)
