@@ -18,7 +18,7 @@ MISTAKES = {
     "version": ("version: 2.0.0", "version: one", "'one' is no version", "version"),
     "rate of nought": ("grid_hz: 10", "grid_hz: 0", "0 is not above 0", "grid_hz"),
     "rate out of reach": ("grid_hz: 10", "grid_hz: .inf", "out of range", "grid_hz"),
-    "no list": ("key_streams: [lidar, camera_front, camera_left, lidar_velodyne, camera_02]", "key_streams: lidar", "is not a list", "key_streams"),
+    "no list": ("key_streams: [", "key_streams: lidar # [", "is not a list", "key_streams"),
     "stream unknown": ("[lidar, camera_front", "[lidra, camera_front", "'lidra' is not known", "key_streams[0]"),
     "kind missing": ("    imu: {method: linear}\n", "", "'imu' is missing", "policies.offline"),
     "kind unknown": ("    imu: {method: linear}", "    imu: {method: linear}\n    sonar: {}", "'sonar'", "policies.offline"),
