@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check lint up down docs picture lock clean test-system
+.PHONY: help setup demo test check fuzz lint up down docs picture lock clean test-system
 
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: test-system setup lint  ## The whole proof, on the real servers
 
 check: .venv/.package lint  ## The quick part of the tests: no servers, under a minute
 	$(BIN)/pytest -q -m "not services and not slow"
+
+fuzz: .venv/.package  ## 10,000 damaged variants of a small recording of each format (VARIANTS=, SEED= to choose)
+	@PYTHONPATH=tests $(BIN)/python -m formats.fuzz --variants $(or $(VARIANTS),10000) --seed $(or $(SEED),1)
 
 lint: .venv/.package  ## Style, types, import rules
 	$(BIN)/ruff check .

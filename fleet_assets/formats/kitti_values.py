@@ -34,6 +34,7 @@ _CLASSES: Mapping[str, tuple[str, str | None]] = {
     "DontCare": ("unlabelled", None),  # a region of the image in which objects were not labelled
 }
 _MOST_DEPTH = 20
+_LARGEST = 1e6  # of a calibration: metres
 _NAN = float("nan")
 Columns = dict[str, np.ndarray | pa.Array]
 Refuse = Callable[[str, str], None]
@@ -168,9 +169,11 @@ def camera_to_lidar(text: str) -> np.ndarray:
             found["lidar"] = np.array([float(word) for word in words]).reshape(3, 4)
     if found.keys() != {"rectify", "lidar"}:
         raise ValueError("it lacks R_rect or Tr_velo_cam")
+    if any(not (np.abs(matrix) < _LARGEST).all() for matrix in found.values()):
+        raise ValueError("its matrices are no rotation and shift")
     chain = np.eye(4)
     chain[:3] = found["rectify"] @ found["lidar"]
-    if not np.isfinite(chain).all() or abs(np.linalg.det(chain[:3, :3])) < 0.5:  # of a rotation it is 1
+    if not 0.5 < abs(np.linalg.det(chain[:3, :3])) < 2:  # of a rotation it is 1
         raise ValueError("its matrices are no rotation and shift")
     return np.asarray(np.linalg.inv(chain))
 

@@ -6,7 +6,7 @@ Device stamps are the headers', host stamps the log times (publish times where a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from typing import ClassVar
 
@@ -29,29 +29,10 @@ from fleet_assets.formats.reader import (
     Refusals,
     batch_table,
     head,
-    in_window,
 )
+from fleet_assets.formats.ros2_rows import Window, decode_rows, device_stamp, kind_of_type
 from fleet_assets.kernels.mcap_records import MESSAGE, SCHEMA, scan_records
 
-# Message type -> kind and decoder. A radar has no settled message: an image or cloud on a topic /radar... is one.
-TYPES: dict[str, tuple[str, Callable[[cdr.Cursor], cdr.Decoded]]] = {
-    "sensor_msgs/msg/Image": ("camera", cdr.stamped),
-    "sensor_msgs/msg/CompressedImage": ("camera", cdr.stamped),
-    "sensor_msgs/msg/PointCloud2": ("lidar", cdr.stamped),
-    "sensor_msgs/msg/LaserScan": ("lidar", cdr.stamped),
-    "radar_msgs/msg/RadarScan": ("radar", cdr.stamped),
-    "radar_msgs/msg/RadarTracks": ("radar", cdr.stamped),
-    "sensor_msgs/msg/Imu": ("imu", cdr.imu),
-    "sensor_msgs/msg/NavSatFix": ("gnss", cdr.nav_sat_fix),
-    "sensor_msgs/msg/TimeReference": ("gnss", cdr.time_reference),
-    "geometry_msgs/msg/TwistStamped": ("gnss", cdr.twist_stamped),
-    "nav_msgs/msg/Odometry": ("pose", cdr.odometry),
-    "geometry_msgs/msg/PoseStamped": ("pose", cdr.pose_stamped),
-    "geometry_msgs/msg/PoseWithCovarianceStamped": ("pose", cdr.pose_stamped),
-    "fleet_msgs/msg/Signal": ("bus", cdr.signal),
-    "fleet_msgs/msg/ObjectArray": ("label", cdr.object_array),
-}
-RADAR_TOPIC = "/radar"
 METADATA_NAME = "fleet"  # vehicle and context, written by our recorder, the simulator and rewrite.py
 HOST_CLOCK = "host_clock"  # an entry of it; "none": log times repeat the device stamps, there was no host clock
 _FLUSH_ROWS = 16_384
@@ -127,13 +108,37 @@ class McapReader:
         """See Reader.read. Chunks without a wanted topic or time are passed over when the file has a summary."""
         self._log.clear()
         wanted = None if topics is None else set(topics)
-        has_host_clock = self._metadata.get(HOST_CLOCK) != "none"
-        run = _Run(self._log, self._summary, wanted, (t_from_ns, t_to_ns), has_host_clock)
-        scan = McapScan(self._path, self._log, self._summary, run.skips if self._summary else None)
+        yield from self._batches(wanted, (t_from_ns, t_to_ns), self._log)
+
+    def signals(self, topics: Collection[str] | None, window: Window, log: Refusals) -> Iterator[Batch]:
+        """What has no payload; and refusals of what no decoder knows, whatever the topics."""
+        wanted = {
+            topic.name
+            for topic in self._declared.values()
+            if (kind := kind_of(topic)) is None
+            or (kind not in PAYLOAD_KINDS and (topics is None or topic.name in topics))
+        }
+        yield from self._batches(wanted, window, log)
+
+    def rewritten(self, log: Refusals) -> Iterator[Payload]:
+        """Messages of the payload topics, in order of the file, for formats that hold MCAP files."""
+        wanted = {topic.name for topic in self._declared.values() if kind_of(topic) in PAYLOAD_KINDS}
+        run = self._run(wanted, (None, None), log)
+        scan = McapScan(self._path, log, self._summary, run.skips if self._summary else None)
+        for section in scan.sections():
+            yield from run.payloads(section)
+        run.account_for(scan)
+
+    def _batches(self, wanted: set[str] | None, window: Window, log: Refusals) -> Iterator[Batch]:
+        run = self._run(wanted, window, log)
+        scan = McapScan(self._path, log, self._summary, run.skips if self._summary else None)
         for section in scan.sections():
             yield from run.batches(section)
         yield from run.flush()
-        run.account_for(scan, everything=wanted is None and t_from_ns is None and t_to_ns is None)
+        run.account_for(scan)
+
+    def _run(self, wanted: set[str] | None, window: Window, log: Refusals) -> _Run:
+        return _Run(log, self._summary, wanted, window, self._metadata.get(HOST_CLOCK) != "none")
 
 
 class _Run:
@@ -144,7 +149,7 @@ class _Run:
         log: Refusals,
         summary: Summary | None,
         topics: set[str] | None,
-        window: tuple[int | None, int | None],
+        window: Window,
         has_host_clock: bool,
     ) -> None:
         self._log = log
@@ -207,34 +212,48 @@ class _Run:
             return
         for start in range(0, len(rows), BATCH_ROWS):
             part = rows[start : start + BATCH_ROWS]
-            cursor = cdr.Cursor.of(data, part[:, 3], part[:, 4])
-            encoded = cursor.ok.copy()
-            columns, t_device_ns, ok, message = TYPES[topic.schema_name][1](cursor)
-            for reason, hit in (
-                ("the message is no little-endian CDR", ~encoded),
-                (f"the message is shorter than {topic.schema_name}", encoded & ~ok),
-            ):
-                if hit.any():
-                    self._log.add(topic.name, reason, place, int(hit.sum()))
             t_host_ns = part[:, 2] if self._has_host_clock else np.full(len(part), -1)
-            keep = ok & in_window(np.where(t_host_ns >= 0, t_host_ns, t_device_ns), *self._window)
-            if message is not None:
-                t_device_ns, t_host_ns, keep = t_device_ns[message], t_host_ns[message], keep[message]
+            columns, keep = decode_rows(
+                topic.name,
+                topic.schema_name,
+                data,
+                part[:, 3],
+                part[:, 4],
+                t_host_ns,
+                self._window,
+                self._log,
+                place,
+            )
             if not keep.any():
                 continue
             if kind in PAYLOAD_KINDS:
-                columns = _where(section, part, topic.schema_name)
-            columns |= {
-                # ROS says with a stamp of zero that nobody set it.
-                "t_device_ns": pa.array(t_device_ns, mask=t_device_ns == 0),
-                "t_host_ns": pa.array(t_host_ns, mask=t_host_ns < 0),
-            }
+                columns |= _where(section, part, topic.schema_name)
             table = batch_table(kind, columns, keep, first=self._delivered.get(topic.name, 0))
             self._delivered[topic.name] = self._delivered.get(topic.name, 0) + table.num_rows
             self._pending.setdefault(topic.name, []).append(table)
             self._rows[topic.name] = self._rows.get(topic.name, 0) + table.num_rows
             if self._rows[topic.name] >= _FLUSH_ROWS:
                 yield from self._flush(topic.name, kind)
+
+    def payloads(self, section: Section) -> Iterator[Payload]:
+        """Wanted messages. What is wrong with the section, and messages without a channel, `batches` counts."""
+        data = np.frombuffer(section.records, dtype=np.uint8)
+        found, _, _ = scan_records(data)
+        _learn(self._channels, section, found, Refusals())
+        messages = found[found[:, 0] == MESSAGE]
+        for channel, count in zip(*np.unique(messages[:, 1], return_counts=True), strict=True):
+            self._seen[int(channel)] = self._seen.get(int(channel), 0) + int(count)
+        for _, channel, t_host_ns, offset, length in messages.tolist():
+            topic = self._channels.topics.get(channel)
+            if topic is None or topic.name not in (self._topics or ()):
+                continue
+            message = section.records[offset : offset + length]
+            try:
+                if t_host_ns < 0 or not self._has_host_clock:
+                    raise ValueError("the message has no stamp of the host")
+                yield Payload(topic.name, device_stamp(message), t_host_ns, topic.schema_name, message)
+            except ValueError as error:
+                self._log.add(topic.name, str(error), f"byte {section.at}")
 
     def _flush(self, name: str, kind: str) -> Iterator[Batch]:
         table = pa.concat_tables(self._pending.pop(name)).combine_chunks()
@@ -247,21 +266,23 @@ class _Run:
         for name in list(self._pending):
             yield from self._flush(name, kinds[name] or "")
 
-    def account_for(self, scan: McapScan, *, everything: bool) -> None:
+    def account_for(self, scan: McapScan) -> None:
         """Messages that damage has taken, by topic: as their indexes tell, and as the summary counted them."""
         place = scan.first_damage or "summary"
         for channel, count in scan.lost.items():
             topic = self._channels.topics.get(channel)
             if self._topics is None or (topic is not None and topic.name in self._topics):
                 self._log.add(_name(topic), "its chunk is damaged", place, count)
-        if not everything or self._summary is None:
+        if self._window != (None, None) or self._summary is None:
             return
         for channel, said in self._summary.counts.items():
+            name = _name(self._channels.topics.get(channel))
+            if self._topics is not None and name not in self._topics:
+                continue
             missing = said - self._seen.get(channel, 0) - scan.lost.get(channel, 0)
             if missing > 0:
-                topic = self._channels.topics.get(channel)
                 count = missing if missing <= _MOST_MISSING else 0
-                self._log.add(_name(topic), "the summary counts messages that are not there", place, count)
+                self._log.add(name, "the summary counts messages that are not there", place, count)
 
 
 def _name(topic: Topic | None) -> str | None:
@@ -270,10 +291,7 @@ def _name(topic: Topic | None) -> str | None:
 
 def kind_of(topic: Topic) -> str | None:
     """Kind of stream; None: not one that is read."""
-    if topic.encoding != "cdr" or topic.schema_name not in TYPES:
-        return None
-    kind = TYPES[topic.schema_name][0]
-    return "radar" if kind in PAYLOAD_KINDS and topic.name.startswith(RADAR_TOPIC) else kind
+    return kind_of_type(topic.name, topic.schema_name) if topic.encoding == "cdr" else None
 
 
 def _learn(channels: Channels, section: Section, found: np.ndarray, log: Refusals) -> None:

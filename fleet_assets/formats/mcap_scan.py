@@ -200,3 +200,25 @@ def decompress(codec: str, stored: bytes, size: int) -> bytes:
     if len(records) != size:
         raise Damaged("its size is not what it says")
     return records
+
+
+def decompress_frame(codec: str, stored: bytes) -> bytes:
+    """A message that was compressed alone. Raises Damaged when it is no such frame, or wants too much memory."""
+    if codec != "zstd":
+        raise Damaged(f"its compression {codec[:20]!r} is not known")
+    import zstandard
+
+    try:
+        told = zstandard.frame_content_size(stored)
+        if told > MAX_CHUNK_BYTES:
+            raise Damaged("it wants too much memory")
+        if told >= 0:
+            return decompress("zstd", stored, told)
+        pieces, left = [], MAX_CHUNK_BYTES
+        with zstandard.ZstdDecompressor().stream_reader(stored) as reader:
+            while piece := reader.read(min(left, 1 << 20)):
+                pieces.append(piece)
+                left -= len(piece)
+        return b"".join(pieces)
+    except zstandard.ZstdError as error:
+        raise Damaged("it does not decompress") from error

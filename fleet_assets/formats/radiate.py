@@ -19,7 +19,6 @@ import pyarrow.csv
 
 from fleet_assets.formats import ros2
 from fleet_assets.formats.folders import (
-    MAX_FILE_BYTES,
     FileRecord,
     first_line,
     interleaved,
@@ -190,11 +189,13 @@ class RadiateReader:
             for path in files.values():
                 refuse("the sensor has no index of stamps", f"{sensor.folder}/{path.name}")
             return []
-        if index.stat().st_size > MAX_FILE_BYTES:
-            refuse(f"the index is larger than {MAX_FILE_BYTES} bytes", index.name)
+        try:
+            lines = read_file(index).splitlines()
+        except (ValueError, OSError) as error:
+            refuse("the index cannot be read", f"{index.name}: {first_line(error)}")
             return []
         entries, used = [], set()
-        for number, line in enumerate(index.read_bytes().splitlines(), 1):
+        for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             place = f"{index.name}: line {number}"

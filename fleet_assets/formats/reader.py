@@ -271,6 +271,14 @@ def batch_table(kind: str, columns: Mapping[str, np.ndarray | pa.Array], keep: n
     return pa.table(arrays, schema=SCHEMAS[kind])
 
 
+def renumbered(batch: Batch, delivered: dict[str, int]) -> Batch:
+    """The batch with sequences that count on from what was delivered of its topic before; counts it in."""
+    first = delivered.get(batch.topic, 0)
+    delivered[batch.topic] = first + batch.table.num_rows
+    sequence = pa.array(np.arange(first, first + batch.table.num_rows, dtype=np.int64))
+    return Batch(batch.topic, batch.kind, batch.table.set_column(0, batch.table.schema.field(0), sequence))
+
+
 def head(path: Path, count: int = 16) -> bytes:
     """The first bytes of a regular file; none when it cannot be opened."""
     try:

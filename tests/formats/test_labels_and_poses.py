@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from formats.samples import CAR, UNTURNED, UP, Message, write_mcap
+from formats.sample_drive import CAR, UNTURNED, UP, Message
+from formats.samples import write_mcap
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from formats import samples
+from formats.sample_drive import UP
 from formats.samples import T0_NS, Message, counts, write_mcap
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -350,7 +351,7 @@ def test_stamps_are_counted_as_they_come(tmp_path: Path) -> None:
 
 def test_no_stamp_at_all(tmp_path: Path) -> None:
     """A device stamp before 1970 is none; the host's is used."""
-    imu = [replace(m, data=ros2.imu(0, "imu", samples.UP, np.zeros(3))) for m in plain(1.0) if m.topic == "/imu"]
+    imu = [replace(m, data=ros2.imu(0, "imu", UP, np.zeros(3))) for m in plain(1.0) if m.topic == "/imu"]
     decoded = decode(tmp_path, recorded(tmp_path / "a.mcap", imu))
     table: pa.Table = tables(decoded)["ingest.imu"]
     assert table.num_rows == 100
