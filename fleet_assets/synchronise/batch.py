@@ -25,7 +25,7 @@ from fleet_assets.services.home import Home
 from fleet_assets.synchronise.drive import INPUTS, OUTPUTS, synchronise_drive
 from fleet_assets.synchronise.policy import load_alignment
 
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 _ACCEPTED = "ingest.drives"
 _ROW_BYTES = 64  # what an input row weighs when drives are packed into tasks
 

@@ -23,11 +23,14 @@ from fleet_assets.kernels.clock import correlate, lower_hull_line
 # GNSS fixes that an offset by reference needs, and how far they may scatter (interquartile range).
 MIN_FIXES = 10
 MAX_SPREAD_NS = 500_000_000
+MAX_HULL_SPREAD_NS = 5_000_000  # above this, more than arrival scatters them
 # Pairs of stamps that a model by arrival needs.
 MIN_PAIRS = 20
 # A device clock that leaves its pace and its distance to arrival by more than this has jumped.
 JUMP_NS = 20_000_000
 STALL_NS = 3_000_000_000  # no record is later than this
+# Parts of the pairs of stamps that a skew is told from again, to tell how well it is known.
+SKEW_PARTS = 8
 # Beyond these a line does not describe a clock: crystals stay within 100 ppm, and arrival within a second.
 MAX_SKEW_PPM = 1000.0
 MAX_RESIDUAL_NS = 1_000_000_000
@@ -38,6 +41,7 @@ GRID_HZ = 100.0
 MIN_OVERLAP_S = 20.0
 MIN_OVERLAP_SHARE = 0.5
 MIN_YAW_RATE_RADPS = 0.02
+MIN_SPEED_MPS = 0.5
 MIN_CORRELATION = 0.9
 MIN_LEAD = 0.1
 MAX_SPAN_S = 86_400.0  # a stray stamp would make a grid of years
@@ -78,6 +82,7 @@ class ClockModel:
     t_anchor_ns: int
     offset_ns: int | None
     skew_ppm: float = 0.0
+    skew_error_ppm: float | None = None
     method: str = "none"
     residual_p95_ns: int | None = None
     spread_ns: int | None = None
@@ -154,20 +159,22 @@ def on_reference(models: Sequence[ClockModel], t_ns: np.ndarray) -> tuple[np.nda
 
 @dataclass(frozen=True)
 class Motion:
-    """Yaw rate as one stream sees it: t_ns on the stream's own clock, yaw_rate [n]."""
+    """Motion as one stream sees it: t_ns on the stream's own clock, int64 [n]; values, float64 [n], finite."""
 
     stream: str
     t_ns: np.ndarray
-    yaw_rate_radps: np.ndarray
+    values: np.ndarray
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What clocks are told from. gnss_time: stream -> UTC told by the receiver, null as minimum of int64."""
+    """What clocks are told from. gnss_time: stream -> UTC told by the receiver, null as minimum of int64. motion: yaw rate
+    [rad/s] by stream, the best first; speed: the same in m/s."""
 
     streams: Mapping[str, Stamps]
     gnss_time: Mapping[str, np.ndarray] = field(default_factory=dict)
     motion: Mapping[str, Motion] = field(default_factory=dict)
+    speed: Mapping[str, Motion] = field(default_factory=dict)
 
 
 NO_TIME = np.iinfo(np.int64).min
@@ -184,7 +191,7 @@ def estimate(evidence: Evidence, key_stream: str | None) -> Clocks:
             to_base[name] = [_by_correlation(models[0], evidence, to_base, key_stream)]
     utc = _utc(evidence, streams, to_base)
     models = [_chained(model, utc, on_host, key_stream) for models in to_base.values() for model in models]
-    return Clocks(models, Line(0, utc.offset_ns if utc else 0) if on_host else None)
+    return Clocks(models, (utc.line if utc else Line(0, 0)) if on_host else None)
 
 
 def _to_base(name: str, stamps: Stamps, on_host: bool, base_domain: str | None) -> list[ClockModel]:
@@ -260,6 +267,7 @@ def _hull(model: ClockModel, device: np.ndarray, host: np.ndarray, whole_sweep_n
         model,
         offset_ns=base + round(at_zero) - whole_sweep_ns,
         skew_ppm=slope * 1e6,
+        skew_error_ppm=_skew_error_ppm(x, y),
         method="arrival",
         residual_p95_ns=p95,
         spread_ns=int(np.subtract(*np.percentile(residual, [75, 25]))),
@@ -269,41 +277,61 @@ def _hull(model: ClockModel, device: np.ndarray, host: np.ndarray, whole_sweep_n
     )
 
 
+def _skew_error_ppm(x: np.ndarray, y: np.ndarray) -> float:
+    """Standard error of the skew: the lines under every eighth point, from the first, the second ... on, differ by so much. On
+    the safe side: the line under all points is nearer to the truth than the mean of those."""
+    slopes = [lower_hull_line(x[part::SKEW_PARTS], y[part::SKEW_PARTS])[0] for part in range(SKEW_PARTS)]
+    return float(np.std(slopes, ddof=1) / np.sqrt(SKEW_PARTS) * 1e6)
+
+
 def _by_correlation(
     model: ClockModel, evidence: Evidence, to_base: Mapping[str, Sequence[ClockModel]], key_stream: str | None
 ) -> ClockModel:
-    """Constant offset from yaw rate that this stream and one with a known clock both see."""
-    mine = evidence.motion.get(model.stream)
-    known = [motion for name, motion in evidence.motion.items() if name != model.stream and _whole(to_base[name])]
-    late = ""
+    """Constant offset from motion that this stream and one with a known clock both see: yaw rate, else speed."""
+    why = [model.evidence] if model.evidence else []
     if key_stream is not None and key_stream in to_base:
         lag_s = (model.t_from_ns - to_base[key_stream][0].t_from_ns) / 1e9
-        late = f"first stamp {abs(lag_s):.2f} s {'after' if lag_s >= 0 else 'before'} {key_stream}'s; "
-    if mine is None or not known:
-        what = (
-            "no motion signal to correlate" if mine is None else "no motion signal on a known clock to correlate with"
-        )
-        return replace(model, evidence=(model.evidence + "; " if model.evidence else "") + late + what)
-    reference = known[0]
+        why.append(f"first stamp {abs(lag_s):.2f} s {'after' if lag_s >= 0 else 'before'} {key_stream}'s")
+    for quantity, signals, least in (
+        ("yaw rate", evidence.motion, MIN_YAW_RATE_RADPS),
+        ("speed", evidence.speed, MIN_SPEED_MPS),
+    ):
+        mine = signals.get(model.stream)
+        known = [signal for name, signal in signals.items() if name != model.stream and _whole(to_base[name])]
+        if mine is None or not known:
+            continue
+        found = _correlated(model, mine, known[0], to_base[known[0].stream][0], quantity, least)
+        if found.ok:
+            return replace(found, evidence="; ".join([*why, found.evidence]))
+        why.append(found.evidence)
+    if model.stream not in {*evidence.motion, *evidence.speed}:
+        why.append("no motion signal to correlate")
+    return replace(model, evidence="; ".join(why) or "no motion signal on a known clock to correlate with")
+
+
+def _correlated(
+    model: ClockModel, mine: Motion, reference: Motion, clock: ClockModel, quantity: str, least: float
+) -> ClockModel:
     if max(_span_s(reference), _span_s(mine)) > MAX_SPAN_S:
-        return replace(model, evidence=f"{late}stamps that span more than a day: no motion to correlate")
-    start, theirs = _resampled(to_base[reference.stream][0].apply(reference.t_ns), reference.yaw_rate_radps)
-    begin, ours = _resampled(mine.t_ns, mine.yaw_rate_radps)
-    if min(np.std(theirs), np.std(ours)) < MIN_YAW_RATE_RADPS:
-        why = f"{late}yaw rate varies by less than {MIN_YAW_RATE_RADPS} rad/s: no lag is better than another"
-        return replace(model, evidence=why)
+        return replace(model, evidence="stamps that span more than a day: no motion to correlate")
+    start, theirs = _resampled(clock.apply(reference.t_ns), reference.values)
+    begin, ours = _resampled(mine.t_ns, mine.values)
+    if min(theirs.size, ours.size) < MIN_OVERLAP_S * GRID_HZ:
+        return replace(model, evidence=f"{quantity}: shorter than {MIN_OVERLAP_S:.0f} s, which tells no lag")
+    if min(np.std(theirs), np.std(ours)) < least:
+        return replace(model, evidence=f"{quantity} varies by less than {least}: no lag is better than another")
     overlap = max(MIN_OVERLAP_S * GRID_HZ, MIN_OVERLAP_SHARE * min(theirs.size, ours.size))
-    if overlap > min(theirs.size, ours.size):
-        return replace(model, evidence=f"{late}a motion signal shorter than {MIN_OVERLAP_S:.0f} s tells no lag")
     lag, peak, rival = correlate(theirs, ours, int(overlap))
-    found = f"yaw rate against {reference.stream}: correlation {peak:.2f}, next best {rival:.2f}"
+    found = f"{quantity} against {reference.stream}: correlation {peak:.2f}, next best {rival:.2f}"
     if peak < MIN_CORRELATION or peak - rival < MIN_LEAD:
-        return replace(model, evidence=late + found)
+        return replace(model, evidence=found)
+    # What was sampled more coarsely than the grid tells the lag more coarsely.
+    step_ns = max(float(np.median(np.diff(np.sort(signal.t_ns)))) for signal in (mine, reference))
     return replace(
         model,
         offset_ns=start - begin + round(lag * 1e9 / GRID_HZ),
         method="correlation",
-        residual_p95_ns=round(0.5e9 / GRID_HZ),
+        residual_p95_ns=round(max(0.5e9 / GRID_HZ, 0.05 * step_ns)),
         confidence=peak,
         status="ok",
         evidence=found,
@@ -331,7 +359,8 @@ def _resampled(t_ns: np.ndarray, values: np.ndarray) -> tuple[int, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Utc:
-    offset_ns: int
+    line: Line
+    skew_error_ppm: float | None
     spread_ns: int
     residual_p95_ns: int
     confidence: float
@@ -339,7 +368,11 @@ class _Utc:
 
 
 def _utc(evidence: Evidence, streams: Mapping[str, Stamps], to_base: Mapping[str, Sequence[ClockModel]]) -> _Utc | None:
-    """Base clock to UTC from the receiver's time: median, after what is off by more than five robust deviations."""
+    """Base clock to UTC from the receiver's time, after what is off by more than five robust deviations has gone.
+
+    Where the rest agrees well, only arrival delays it: lower hull, with skew where the hull knows it. Where it scatters, as
+    times that are told in whole tenths of a second do, delay goes both ways: the median.
+    """
     best: _Utc | None = None
     for name, told_ns in sorted(evidence.gnss_time.items()):
         if name not in streams:
@@ -351,15 +384,45 @@ def _utc(evidence: Evidence, streams: Mapping[str, Stamps], to_base: Mapping[str
             continue
         middle = int(np.median(difference))
         deviation = np.abs(difference - middle)
-        kept = difference[deviation <= 5 * 1.4826 * max(float(np.median(deviation)), 1e6)]
-        middle = int(np.median(kept))
-        spread = int(np.subtract(*np.percentile(kept, [75, 25])))
+        near = deviation <= 5 * 1.4826 * max(float(np.median(deviation)), 1e6)
+        kept = difference[near]
+        base_error_ppm = max((model.skew_error_ppm or 0.0 for model in to_base[name] if model.ok), default=0.0)
+        line, error_ppm = _utc_line(t_ns[known][near], kept, base_error_ppm)
+        residual = kept - line.apply(t_ns[known][near]) + t_ns[known][near]
+        spread = int(np.subtract(*np.percentile(residual, [75, 25])))
         share = kept.size / difference.size
         why = f"{kept.size} of {difference.size} GNSS times of {name}"
-        found = _Utc(middle, spread, int(np.percentile(np.abs(kept - middle), 95)), share, why)
+        found = _Utc(line, error_ppm, spread, int(np.percentile(np.abs(residual), 95)), share, why)
         if spread <= MAX_SPREAD_NS and (best is None or found.spread_ns < best.spread_ns):
             best = found
     return best
+
+
+def _utc_line(t_ns: np.ndarray, difference_ns: np.ndarray, base_error_ppm: float) -> tuple[Line, float | None]:
+    """t_ns: of the receiver's records on the base clock; difference_ns: UTC minus that; base_error_ppm: how well t_ns itself is
+    known. Gives the line, and the standard error of its skew where it tells one."""
+    middle = int(np.median(difference_ns))
+    if t_ns.size < MIN_PAIRS:
+        return Line(0, middle), None
+    order = np.argsort(t_ns, kind="stable")
+    anchor = int(t_ns[order[0]])
+    x, y = (t_ns[order] - anchor).astype(np.float64), (middle - difference_ns[order]).astype(np.float64)
+    slope, at_zero = lower_hull_line(x, y)
+    scatter_ns = np.subtract(*np.percentile(y - slope * x, [75, 25]))
+    if scatter_ns > MAX_HULL_SPREAD_NS or abs(slope) * 1e6 > MAX_SKEW_PPM:
+        return Line(0, middle), None
+    error_ppm = float(np.hypot(_skew_error_ppm(x, y), base_error_ppm))
+    if abs(slope) * 1e6 <= 3 * error_ppm:
+        return Line(0, middle - round(float(y.min()))), error_ppm  # a skew that is not told apart from none
+    return Line(anchor, middle - round(at_zero), -slope * 1e6), error_ppm
+
+
+def _together(model: ClockModel, utc_error_ppm: float | None) -> float | None:
+    """Standard error of a skew to the base and on to UTC; of the base alone where UTC tells none."""
+    if model.method == "correlation":
+        return None
+    errors = [error for error in (model.skew_error_ppm, utc_error_ppm) if error is not None]
+    return float(np.hypot.reduce(errors)) if errors else None
 
 
 def _chained(model: ClockModel, utc: _Utc | None, on_host: bool, key_stream: str | None) -> ClockModel:
@@ -369,9 +432,14 @@ def _chained(model: ClockModel, utc: _Utc | None, on_host: bool, key_stream: str
     if utc is None:
         base = "the logger's clock" if on_host else f"the clock of {key_stream}"
         return replace(model, evidence=f"{model.evidence}; no GNSS time: {base} is the reference")
+    # At the model's anchor, first on the base clock and then in UTC; skews of some ppm add up.
+    anchor_ns = model.t_anchor_ns + model.offset_ns
+    drift_ns = round(utc.line.skew_ppm * 1e-6 * (anchor_ns - utc.line.t_anchor_ns))
     return replace(
         model,
-        offset_ns=model.offset_ns + utc.offset_ns,
+        offset_ns=model.offset_ns + utc.line.offset_ns + drift_ns,
+        skew_ppm=model.skew_ppm + utc.line.skew_ppm * (1 + model.skew_ppm * 1e-6),
+        skew_error_ppm=_together(model, utc.skew_error_ppm),
         method="reference" if model.method == "shared" else model.method,
         spread_ns=utc.spread_ns if model.spread_ns is None else max(model.spread_ns, utc.spread_ns),
         residual_p95_ns=(model.residual_p95_ns or 0) + utc.residual_p95_ns,

@@ -30,7 +30,7 @@ from fleet_assets.synchronise.clock import (
 from fleet_assets.synchronise.frames import Channel, Frames, ego_motion, key_frames, match, required
 from fleet_assets.synchronise.limits import Fault, broken_rules, out_of_bounds
 from fleet_assets.synchronise.phase import phase_of, reference_camera, with_phase
-from fleet_assets.synchronise.policy import Alignment, Policy
+from fleet_assets.synchronise.policy import Alignment, Policy, Source
 
 INPUTS = ("ingest.messages", "ingest.imu", "ingest.poses", "ingest.gnss", "ingest.bus_signals")
 FRAMES, MATCHES = "synchronise.frames", "synchronise.matches"
@@ -49,7 +49,7 @@ def synchronise_drive(
     A drive that is out of bounds has rows in synchronise.quarantine, and neither frames nor matches.
     """
     rows = _by_stream(tables)
-    evidence = _evidence(rows, streams)
+    evidence = _evidence(rows, streams, alignment)
     key_stream = next((name for name in alignment.key_streams if name in evidence.streams), None)
     clocks = estimate(evidence, key_stream)
     channels = {name: _channel(table, streams[name], evidence.streams[name], clocks) for name, table in rows.items()}
@@ -123,18 +123,29 @@ def _floats(table: pa.Table, name: str) -> np.ndarray:
     return np.asarray(table[name].to_numpy(), dtype=np.float64)
 
 
-def _evidence(rows: Mapping[str, pa.Table], streams: Mapping[str, StreamContract]) -> Evidence:
-    stamps, gnss_time, motion = {}, {}, {}
+def _evidence(rows: Mapping[str, pa.Table], streams: Mapping[str, StreamContract], alignment: Alignment) -> Evidence:
+    stamps, gnss_time = {}, {}
     for name, table in rows.items():
         stamps[name] = Stamps(streams[name], _stamps(table, "t_device_ns"), _stamps(table, "t_host_ns"))
         if streams[name].kind == "gnss" and table["t_gnss_ns"].null_count < table.num_rows:
             gnss_time[name] = pc.fill_null(table["t_gnss_ns"], int(NO_TIME)).to_numpy()
-        if streams[name].kind == "imu" and stamps[name].t_ns.size:
-            yaw_rate = _floats(table, "gyro_z_radps")
-            known = np.isfinite(yaw_rate)
-            if known.sum() > 1:
-                motion[name] = Motion(name, stamps[name].t_ns[known], yaw_rate[known])
-    return Evidence(stamps, gnss_time, motion)
+    motion, speed = (
+        {source.stream: seen for source in alignment.ego[name] if (seen := _motion(source, rows, stamps)) is not None}
+        for name in ("yaw_rate_radps", "speed_mps")
+    )
+    return Evidence(stamps, gnss_time, motion, speed)
+
+
+def _motion(source: Source, rows: Mapping[str, pa.Table], stamps: Mapping[str, Stamps]) -> Motion | None:
+    """What a source of the ego motion tells, on its stream's own clock."""
+    if source.stream not in rows or not stamps[source.stream].t_ns.size:
+        return None
+    table = rows[source.stream]
+    values = _floats(table, source.column or "value")
+    known = np.isfinite(values)
+    if source.signal is not None:
+        known &= pc.equal(table["signal"], source.signal).to_numpy()
+    return Motion(source.stream, stamps[source.stream].t_ns[known], values[known]) if known.sum() > 1 else None
 
 
 def _channel(table: pa.Table, contract: StreamContract, stamps: Stamps, clocks: Clocks) -> Channel:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from synchronise.drives import MS, SECOND, T0_NS
 
 from fleet_assets.contracts.loader import load_streams
+from fleet_assets.simulate.clocks import delays, draw_clocks, steady
 from fleet_assets.synchronise.clock import NO_TIME, ClockModel, Evidence, Motion, Stamps, estimate, on_reference
 
 seeds = st.integers(0, 2**32)
@@ -313,3 +314,113 @@ def test_a_stray_stamp_makes_no_grid_of_years() -> None:
     model = estimate(Evidence(streams, motion=motion), None).models[0]
     assert (model.stream, model.status) == ("gps_imu", "insufficient")
     assert "more than a day" in model.evidence
+
+
+# The simulated fleet's clocks, whose truth is known
+
+
+def simulated(seed: int, seconds: int, *, logger_skew_ppm: float = 0.0) -> tuple[Evidence, dict[str, Clock]]:
+    """A LiDAR of 10 Hz on the sensors' clock and a receiver that tells UTC every second, as the simulator's clocks show them."""
+    random = np.random.default_rng(seed)
+    clocks = draw_clocks(random, T0_NS)
+    if logger_skew_ppm:
+        clocks["logger"] = steady(T0_NS, 3 * SECOND, logger_skew_ppm)
+    true, streams = {}, {}
+    for stream, domain, rate_hz in (("lidar", "vehicle_pc", 10), ("gnss_time", "logger", 1)):
+        t_ns = T0_NS + np.arange(seconds * rate_hz) * SECOND // rate_hz
+        host = clocks["logger"].shows(np.maximum.accumulate(t_ns + delays(random, t_ns.size)))
+        true[stream] = Clock(t_ns, clocks[domain].shows(t_ns), host)
+        streams[stream] = Stamps(load_streams()[stream], true[stream].device, host)
+    return Evidence(streams, {"gnss_time": true["gnss_time"].t_ns}), true
+
+
+SEEDS = range(100)
+
+
+@pytest.mark.parametrize(("seconds", "skew_is_known"), [(20, False), (600, True)])
+def test_clocks_of_the_simulated_fleet(seconds: int, skew_is_known: bool) -> None:
+    """Within 1 ms, and within 0.1 ppm where the drive is long enough to tell; 95 of 100."""
+    off_ns, off_ppm, claimed_ppm = [], [], []
+    for seed in SEEDS:
+        evidence, true = simulated(seed, seconds)
+        for model in estimate(evidence, "lidar").models:
+            assert model.ok
+            told_ns = model.apply(true[model.stream].device) - true[model.stream].t_ns
+            off_ns.append(np.abs(told_ns).max())
+            if model.stream == "lidar":
+                (slope, _) = np.polyfit(true["lidar"].device - T0_NS, told_ns, 1)
+                off_ppm.append(abs(slope) * 1e6)
+                assert model.skew_error_ppm is not None
+                claimed_ppm.append(model.skew_error_ppm)
+    assert np.percentile(off_ns, 95) < MS
+    # What a model says about itself is true, and on the safe side.
+    assert np.mean(np.array(off_ppm) <= 2 * np.array(claimed_ppm)) >= 0.95
+    if skew_is_known:
+        assert np.percentile(off_ppm, 95) < 0.1
+        assert np.percentile(claimed_ppm, 95) < 0.1
+    else:
+        assert np.percentile(claimed_ppm, 5) > 0.1
+
+
+@pytest.mark.parametrize("skew_ppm", [-40.0, -1.0, 1.0, 40.0])
+def test_a_logger_that_runs_fast_or_slow_is_told_by_the_receiver(skew_ppm: float) -> None:
+    """Ten minutes; all streams and arrivals come to UTC."""
+    off_ns, off_ppm = [], []
+    for seed in SEEDS[:30]:
+        evidence, true = simulated(seed, 600, logger_skew_ppm=skew_ppm)
+        found = estimate(evidence, "lidar")
+        assert found.logger is not None
+        off_ppm.append(abs(found.logger.skew_ppm - skew_ppm))
+        told = {model.stream: model.apply(true[model.stream].device) for model in found.models}
+        off_ns += [np.abs(told[stream] - true[stream].t_ns).max() for stream in told]
+        arrived = found.logger.apply(true["lidar"].host) - true["lidar"].t_ns
+        assert -MS < arrived.min() < MS
+    assert np.percentile(off_ns, 95) < MS
+    assert np.percentile(off_ppm, 95) < 0.1
+
+
+def test_offset_by_motion_within_a_millisecond() -> None:
+    """Where the scene tells: 95 of 100 town drives."""
+    off_ns = []
+    for seed in SEEDS:
+        model = by_correlation(np.random.default_rng(seed), 3.1237 * seed)
+        assert model.ok
+        assert model.offset_ns is not None
+        off_ns.append(abs(model.offset_ns - 3.1237 * seed * SECOND))
+    assert np.percentile(off_ns, 95) < MS
+
+
+# Speed, where no yaw rate is seen
+
+
+def by_speed(scale_mps: float) -> ClockModel:
+    """A bus on the logger's clock, and a receiver of 10 Hz on its own."""
+    random = np.random.default_rng(3)
+    t_s, mine_s = np.arange(0, 90, 0.02), np.arange(20, 65, 0.1)
+    host = T0_NS + np.round(t_s * SECOND).astype(np.int64)
+    device = T0_NS + np.round((mine_s - 12.5) * SECOND).astype(np.int64)
+    contracts = load_streams()
+    evidence = Evidence(
+        {"bus_vehicle": Stamps(contracts["bus_vehicle"], None, host), "gnss": Stamps(contracts["gnss"], device, None)},
+        speed={
+            "bus_vehicle": Motion(
+                "bus_vehicle", host, 10 + scale_mps * yaw_rate(t_s) + random.normal(0, 0.05, t_s.size)
+            ),
+            "gnss": Motion("gnss", device, 10 + scale_mps * yaw_rate(mine_s) + random.normal(0, 0.05, mine_s.size)),
+        },
+    )
+    return {model.stream: model for model in estimate(evidence, None).models}["gnss"]
+
+
+def test_offset_by_speed_that_both_see() -> None:
+    model = by_speed(20.0)
+    assert (model.status, model.method) == ("ok", "correlation")
+    assert model.offset_ns == pytest.approx(12.5 * SECOND, abs=5 * MS)
+    assert "speed against bus_vehicle" in model.evidence
+    assert model.skew_error_ppm is None
+
+
+def test_at_a_steady_speed_no_lag_is_better_than_another() -> None:
+    model = by_speed(0.2)
+    assert (model.status, model.offset_ns) == ("insufficient", None)
+    assert "speed varies by less than 0.5: no lag is better than another" in model.evidence
