@@ -77,14 +77,19 @@ clean:  ## Remove the virtual environment and caches of tools; the lake in .flee
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-# What only tests need from the system: a browser, for the test of the UI. One that is there and does not run (a stub that
-# wants a snap) is none.
+# What only tests and benchmarks need from the system: a browser, for the test of the UI (one that is there and does not run, a
+# stub that wants a snap, is none); a C compiler, for the example that reads snapshots; Redis, a peer of the online store.
 test-system:
-	@runs() { for name in chromium chromium-browser google-chrome; do "$$name" --version > /dev/null 2>&1 && return; done; return 1; }; \
-	runs && exit; \
-	install="apt-get install -y --no-install-recommends chromium"; \
+	@missing() { \
+	runs=; for name in chromium chromium-browser google-chrome; do "$$name" --version > /dev/null 2>&1 && runs=1; done; \
+	[ -n "$$runs" ] || echo chromium; \
+	command -v cc > /dev/null || echo gcc libc6-dev; \
+	command -v redis-server > /dev/null || echo redis-server; }; \
+	packages="$$(missing | xargs)"; [ -n "$$packages" ] || exit 0; \
+	install="apt-get install -y --no-install-recommends"; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
-	echo "Installing Chromium for the test of the UI."; \
-	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$install -qq > /dev/null; } || true; runs && exit; fi; \
-	echo "The test of the UI needs Chromium. Run: sudo apt-get update && sudo $$install"; \
-	echo "or put another build of it on PATH as chromium."; exit 1
+	echo "Installing what tests need: $$packages."; \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$install $$packages -qq > /dev/null; } || true; \
+	packages="$$(missing | xargs)"; [ -n "$$packages" ] || exit 0; fi; \
+	echo "The tests need $$packages. Run: sudo apt-get update && sudo $$install $$packages"; \
+	echo "or put other builds on PATH, as chromium, cc and redis-server."; exit 1

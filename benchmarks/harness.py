@@ -40,7 +40,7 @@ def names() -> list[dict[str, str]]:
     """Every benchmark with what it measures."""
     found = []
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name not in _SHARED:
+        if module.name not in _SHARED and not module.name.startswith("features_"):  # those are parts of `features`
             text = importlib.import_module(f"benchmarks.{module.name}").__doc__ or ""
             found.append({"name": module.name, "measures": text.strip().splitlines()[0]})
     return found

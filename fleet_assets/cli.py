@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from fleet_assets import console
+from fleet_assets.cli_features import features_app
 from fleet_assets.console import Exit
 from fleet_assets.errors import FleetError
 from fleet_assets.services.home import Home
@@ -30,6 +31,7 @@ contracts_app = typer.Typer(
 )
 app.add_typer(show_app, name="show")
 app.add_typer(contracts_app, name="contracts")
+app.add_typer(features_app, name="features")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Ref = Annotated[str, typer.Option("--at", help="Branch, tag or commit of the lake.", metavar="REF")]

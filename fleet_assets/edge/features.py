@@ -19,7 +19,8 @@ import numpy as np
 
 from fleet_assets.edge import bundle as bundles
 from fleet_assets.edge import keys as key_bytes
-from fleet_assets.edge.sketch import Sketch
+from fleet_assets.edge.numba_cache import use_own_cache
+from fleet_assets.edge.sketch import Recorder, Sketch
 from fleet_assets.edge.snapshot import Snapshot, View
 from fleet_assets.errors import FleetError
 from fleet_assets.signing.keys import KeyRing
@@ -93,6 +94,7 @@ class FeatureBundle:
         self._root, self._keys, self._compiled = root, keys, compiled
         self._observed: dict[str, dict[Any, dict[str, tuple[float, int]]]] = {}
         if compiled:
+            use_own_cache()
             from fleet_assets.kernels import lookup
 
             self._lookup, self._lookup_int, self._lookup_many = lookup.lookup, lookup.lookup_int, lookup.lookup_many
@@ -251,10 +253,12 @@ class FeatureBundle:
 
     # ---- skew ------------------------------------------------------------------------------------------------------------
 
-    def sketches(self, view: str) -> dict[str, Sketch]:
-        """Empty sketches with the bins of training, one per feature that has one."""
-        known = _reader(self._current[1], view).view.sketches
-        return {name: Sketch.from_json(sketch).like() for name, sketch in known.items()}
+    def recorder(self, view: str) -> Recorder:
+        """Takes rows of the view as look-ups give them, and sketches them with the bins of training."""
+        versions, readers = self._current
+        known = _reader(readers, view).view
+        empty = {name: Sketch.from_json(sketch).like() for name, sketch in known.sketches.items()}
+        return Recorder(known.features, empty, {"bundle": versions.bundle, "service": versions.service, "view": view})
 
 
 def _reader(readers: Mapping[str, _Reader], view: str) -> _Reader:

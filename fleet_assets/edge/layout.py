@@ -1,7 +1,7 @@
 """Bytes of a snapshot file, version 1.
 
 In: the file's bytes. Out: where each part lies, after every offset and length was checked against the file. Little-endian;
-all parts start at multiples of 8. `docs/snapshot.h` is the same for C.
+all parts start at multiples of 8. `c/fleet_snapshot.h` is the same for C.
 
     header      128 bytes, HEADER; the digest is over header (digest zeroed), views, columns and metadata
     views       one VIEW each

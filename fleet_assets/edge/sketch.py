@@ -7,7 +7,7 @@ Sketches of one feature can be merged when they share their bin edges: a device 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +100,38 @@ class Sketch:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise FleetError("This is no sketch of a feature", where=str(error), remedy="Take it anew.") from error
         return sketch
+
+
+class Recorder:
+    """What a device sees of one view: a sketch per feature, with the bins of training, in bounded memory.
+
+    about: says of what (bundle, service, view), and is written with the sketches.
+    """
+
+    _ROWS = 256  # are kept before the sketches take them, a hundred times cheaper than one by one
+
+    def __init__(self, features: Sequence[str], sketches: Mapping[str, Sketch], about: Mapping[str, str]) -> None:
+        self.about, self.sketches = dict(about), dict(sketches)
+        self._features = tuple(features)
+        self._rows = np.empty((self._ROWS, len(self._features)))
+        self._filled = 0
+
+    def add(self, values: np.ndarray) -> None:
+        """One row, as a look-up gives it: float64 [features], NaN where one is missing."""
+        self._rows[self._filled] = values
+        self._filled += 1
+        if self._filled == self._ROWS:
+            self._take()
+
+    def _take(self) -> None:
+        for index, name in enumerate(self._features):
+            if name in self.sketches:
+                self.sketches[name].add(self._rows[: self._filled, index])
+        self._filled = 0
+
+    def to_json(self) -> dict[str, Any]:
+        self._take()
+        return {**self.about, "sketches": {name: sketch.to_json() for name, sketch in self.sketches.items()}}
 
 
 @dataclass(frozen=True)

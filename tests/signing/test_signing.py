@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet_assets.errors import FleetError
@@ -115,6 +115,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
+@settings(deadline=None)
 def test_canonical_form_is_json_and_its_own_fixed_point(document: object) -> None:
     form = canonical(document)
     assert json.loads(form) == document

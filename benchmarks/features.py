@@ -1,0 +1,42 @@
+"""Features: building and activating snapshots, look-ups on the edge and through Feast, joins and transforms."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import Options, Row
+
+
+def rows(options: Options) -> list[Row]:
+    """All rows of benchmarks/features_*.py. Each says in its note whether Numba was loaded."""
+    found: list[Row] = []
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if module.name.startswith("features_"):
+            found += importlib.import_module(f"benchmarks.{module.name}").rows(options)
+    return found
+
+
+def numba_note() -> str:
+    return "numba loaded" if "numba" in sys.modules else "without numba"
+
+
+def percentiles(
+    work: Mapping[str, Callable[[Any], object]], arguments: Iterable[Any]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Median and 99th percentile, in seconds, of single calls; all are called in turn with each argument."""
+    taken: dict[str, list[float]] = {name: [] for name in work}
+    for argument in arguments:
+        for name, call in work.items():
+            started = time.perf_counter()
+            call(argument)
+            taken[name].append(time.perf_counter() - started)
+    p50, p99 = ({name: float(np.percentile(times, q)) for name, times in taken.items()} for q in (50, 99))
+    return p50, p99

@@ -1,0 +1,291 @@
+"""Edge look-ups of 30 features in 1,000,000 rows, beside dict + numpy row, LMDB, and the memory floor.
+
+Rows come from processes of their own, so that one without Numba is really without. Also: building, size, verifying, activating.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.features import numba_note, percentiles
+from benchmarks.harness import Options, Row, fastest, row
+
+ROWS, FEATURES, CALLS = 1_000_000, 30, 20_000
+_RAW = ROWS * FEATURES * 8
+
+
+def rows(options: Options) -> list[Row]:
+    """Everything about the file and the device."""
+    with tempfile.TemporaryDirectory(prefix="fleet-bench-") as scratch:
+        folder = Path(scratch)
+        found = _build(folder)
+        for step in ("plain", "compiled", "import_plain", "import_compiled", "activate"):
+            ended = subprocess.run(
+                [sys.executable, "-m", "benchmarks.features_edge", step, scratch],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if ended.returncode:
+                raise RuntimeError(ended.stderr)
+            found += json.loads(ended.stdout)
+        return found
+
+
+def _build(folder: Path) -> list[Row]:
+    import pyarrow as pa
+
+    from fleet_assets.edge import bundle as bundles
+    from fleet_assets.features.bundle_build import build_bundle
+    from fleet_assets.features.snapshot_build import EVENT_TIME, SnapshotView, build_snapshot
+    from fleet_assets.signing.keys import KeyRing, SigningKey
+
+    random = np.random.default_rng(0)
+    names = [f"f{index}" for index in range(FEATURES)]
+    columns = {name: pa.array(random.normal(size=ROWS)) for name in names}
+    ids = random.permutation(ROWS).astype(np.int64) * 7919
+    np.save(folder / "ids.npy", ids)
+    table = pa.table({"cell": pa.array(ids), EVENT_TIME: pa.array(np.full(ROWS, time.time_ns())), **columns})
+    view = SnapshotView("place", 1, ["cell"], names, table, 0, "bench")
+    path = folder / "place.snapshot"
+
+    def build() -> int:
+        return build_snapshot(
+            path, [view], service="bench", lakefs_commit="", delta_versions={}, durable=False
+        ).file_bytes
+
+    zeros = bytes(1 << 20)
+
+    def floor() -> None:
+        with open(folder / "floor", "wb") as file:
+            for _ in range(path.stat().st_size >> 20):
+                file.write(zeros)
+
+    size = build()
+    times = fastest({"ours": build, "floor": floor}, repeats=3)
+    (folder / "floor").unlink()
+    note = f"{ROWS / times['ours'] / 1e6:.2f} M rows/s; {size / _RAW:.3f} x raw; floor: writing as many bytes; {numba_note()}"
+    found = [row(f"build a snapshot of {ROWS} x {FEATURES}", times, note=note)]
+    key = SigningKey.create(folder / "key", "a passphrase for benchmarks")
+    ring = KeyRing([key.public])
+    (folder / "root").mkdir()
+    for version in range(2):
+        build_bundle(
+            path, folder / f"bundle{version}", [key], kernels=[{"feature": str(version), "kernel": "", "identity": ""}]
+        )
+        ids_ = bundles.install(folder / f"bundle{version}", folder / "root", ring).id
+        bundles.activate(folder / "root", ids_, ring)
+    manifest = bundles.Manifest.read(folder / "bundle0", ring)
+
+    def sha256() -> str:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    times = fastest({"ours": lambda: manifest.check(folder / "bundle0"), "floor": sha256}, repeats=3)
+    return [
+        *found,
+        row(f"verify a bundle of {size >> 20} MiB", times, note=f"floor: sha256 of the same bytes; {numba_note()}"),
+    ]
+
+
+def _open(folder: Path, compiled: bool):  # type: ignore[no-untyped-def]
+    from fleet_assets.edge.features import FeatureBundle
+    from fleet_assets.signing.keys import KeyRing
+
+    return FeatureBundle.open(folder / "root", KeyRing.read(folder / "key.pub"), compiled=compiled)
+
+
+def _keys(folder: Path, count: int) -> list[int]:
+    return np.random.default_rng(1).choice(np.load(folder / "ids.npy"), count).tolist()
+
+
+def _lookups(folder: Path, compiled: bool) -> list[Row]:
+    import lmdb
+
+    bundle = _open(folder, compiled)
+    view = bundle.snapshot.view("place")
+    matrix = np.ascontiguousarray(np.stack([view.rows[str(index)] for index in range(FEATURES)], axis=1))
+    where = {key: index for index, key in enumerate(view.rows["key"][:, 0].view(np.int64).tolist())}
+    out, values, now_ns = bundle.answer("place"), np.empty(FEATURES), time.time_ns()
+    database = lmdb.open(str(folder / "lmdb"), map_size=2 << 30, subdir=True)
+    if not database.stat()["entries"]:
+        with database.begin(write=True) as transaction:
+            cursor = transaction.cursor()
+            entries = ((key.to_bytes(8, "big"), matrix[index].tobytes()) for key, index in sorted(where.items()))
+            cursor.putmulti(entries, append=True)
+    transaction = database.begin(buffers=True)
+
+    def by_dict(key: int) -> None:
+        values[:] = matrix[where[key]]
+
+    def by_lmdb(key: int) -> None:
+        values[:] = np.frombuffer(transaction.get(key.to_bytes(8, "big")), np.float64)
+
+    work: dict[str, Callable[[int], object]] = {
+        "ours": lambda key: bundle.lookup("place", key, out, now_ns),
+        "dict and numpy row": by_dict,
+        "lmdb": by_lmdb,
+    }
+    p50, p99 = percentiles(work, _keys(folder, CALLS))
+    note = f"p50; p99 {', '.join(f'{name} {seconds * 1e6:.1f} us' for name, seconds in p99.items())}; {numba_note()}"
+    found = [
+        row(
+            f"edge look-up, {FEATURES} features of {ROWS} rows, {'compiled' if compiled else 'numpy'} path",
+            p50,
+            note=note,
+        )
+    ]
+    if compiled:
+        found += _native(folder, bundle)
+    return found
+
+
+def _native(folder: Path, bundle) -> list[Row]:  # type: ignore[no-untyped-def]
+    """From compiled code: keys that are known ahead, and keys of which each follows from the row before."""
+    from numba import njit
+
+    from fleet_assets.kernels import lookup as kernels
+
+    snapshot = bundle.snapshot
+    words, where = snapshot.words, snapshot.view("place").numba_view()
+    keys = np.array(_keys(folder, ROWS), np.int64)
+    used = np.ones(ROWS, np.int64)
+    rows_ = kernels.find_many(words, where, keys.view(np.uint64).reshape(-1, 1), used).astype(np.uint64)
+    values, status, times = np.empty((1024, FEATURES)), np.empty((1024, FEATURES), np.uint8), np.empty(1024, np.int64)
+    row_of, fill, base, width = kernels._row_of, kernels._fill, where[kernels.ROWS_AT], where[kernels.ROW_WORDS]
+    one, many = np.uint64(1), np.uint64(ROWS)
+    next_key = keys.view(np.uint64)
+    step, three = np.uint64(6364136223846793005), np.uint64(3)
+
+    @njit
+    def ours(words, where, keys, values, status, times, chained):  # type: ignore[no-untyped-def]
+        at = one
+        for index in range(ROWS):
+            which = at % many if chained else np.uint64(index)
+            found = row_of(words, where, keys, which, one)
+            times[index & 1023] = fill(words, where, found, 0, values[index & 1023], status[index & 1023])
+            at = (at * step + words[base + np.uint64(found) * width] + np.uint64(index)) >> three
+        return at
+
+    @njit
+    def floor(words, rows, values, chained):  # type: ignore[no-untyped-def]
+        source, at = words.view(np.float64), one
+        for index in range(ROWS):
+            which = at % many if chained else np.uint64(index)
+            place = base + rows[which] * width
+            for column in range(np.uint64(FEATURES)):
+                values[index & 1023, column] = source[place + three + column]
+            at = (at * step + words[place] + np.uint64(index)) >> three
+        return at
+
+    found = []
+    for chained, how in ((True, "each key follows from the row before"), (False, "keys known ahead")):
+        work = {
+            "ours": lambda c=chained: ours(words, where, next_key, values, status, times, c),
+            "floor": lambda c=chained: floor(words, rows_, values, c),
+        }
+        each = {name: seconds / ROWS for name, seconds in fastest(work).items()}
+        note = f"{each['ours'] / each['floor']:.2f} x floor: copying the row at a known place; {numba_note()}"
+        found.append(row(f"look-up from compiled code, random, {how}", each, note=note))
+    return found
+
+
+def _import(folder: Path, compiled: bool) -> list[Row]:
+    program = (
+        "import time; began = time.perf_counter()\n"
+        "from benchmarks.features_edge import _first\n"
+        f"_first({str(folder)!r}, {compiled}, began)"
+    )
+    ended = [
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        for _ in range(4)
+    ]
+    said = [json.loads(text) for text in ended[1:]]  # the first fills caches
+    seconds = statistics.median(one["seconds"] for one in said)
+    note = f"{statistics.median(one['mib'] for one in said):.0f} MiB beyond the map; {said[0]['note']}"
+    return [
+        row(f"edge import to first look-up, {'compiled' if compiled else 'numpy'} path", {"ours": seconds}, note=note)
+    ]
+
+
+def _first(folder: str, compiled: bool, began: float) -> None:
+    bundle = _open(Path(folder), compiled)
+    bundle.lookup("place", 7919, bundle.answer("place"))
+    seconds = time.perf_counter() - began
+    anonymous = [
+        line for line in Path("/proc/self/smaps_rollup").read_text().splitlines() if line.startswith("Anonymous")
+    ]
+    mib = int(anonymous[0].split()[1]) / 1024
+    note = f"peak {_peak_mib():.0f} MiB with files; {numba_note()}"
+    sys.stdout.write(json.dumps({"seconds": seconds, "mib": mib, "note": note}))
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _activate(folder: Path) -> list[Row]:
+    """Look-ups while versions change four times a second, beside the same ones in peace."""
+    from fleet_assets.edge import bundle as bundles
+    from fleet_assets.signing.keys import KeyRing
+
+    root, ring = folder / "root", KeyRing.read(folder / "key.pub")
+    bundle = _open(folder, True)
+    out, keys = bundle.answer("place"), _keys(folder, 200_000)
+
+    def look_up(refresh: bool) -> list[float]:
+        taken = []
+        for index, key in enumerate(keys):
+            started = time.perf_counter()
+            if refresh and index % 64 == 0:
+                bundle.refresh()
+            bundle.lookup("place", key, out)
+            taken.append(time.perf_counter() - started)
+        return taken
+
+    look_up(True)
+    calm = float(np.percentile(look_up(True), 99))
+    over = threading.Event()
+
+    def change() -> None:
+        while not over.is_set():
+            bundles.rollback(root, ring) if len(bundles.state(root)["previous"]) else None
+            for id_ in sorted(path.name for path in (root / "versions").iterdir()):
+                bundles.activate(root, id_, ring)
+                time.sleep(0.25)
+
+    # In another process: on a device, what installs is not what looks up.
+    child = os.fork()
+    if not child:
+        change()
+    try:
+        busy = float(np.percentile(look_up(True), 99))
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    note = f"p99; {(busy - calm) * 1e6:.1f} us more than without activations; {numba_note()}"
+    return [row("look-up while versions are activated", {"ours": busy, "floor": calm}, note=note)]
+
+
+if __name__ == "__main__":
+    steps: dict[str, Callable[[Path], list[Row]]] = {
+        "plain": lambda folder: _lookups(folder, False),
+        "compiled": lambda folder: _lookups(folder, True),
+        "import_plain": lambda folder: _import(folder, False),
+        "import_compiled": lambda folder: _import(folder, True),
+        "activate": _activate,
+    }
+    sys.stdout.write(json.dumps(steps[sys.argv[1]](Path(sys.argv[2]))))
