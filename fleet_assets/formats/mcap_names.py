@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass, field
 
 _MAX_NAME_BYTES = 1024
+_MAX_SCHEMA_BYTES = 64 * 1024 * 1024  # of all schemas that are kept
 
 
 class NotWellFormed(ValueError):
@@ -17,11 +18,12 @@ class NotWellFormed(ValueError):
 
 @dataclass(frozen=True)
 class Topic:
-    """encoding: of the messages; cdr for ROS 2."""
+    """encoding: of the messages; cdr for ROS 2. schema: what describes them, if that is needed to read them (protobuf)."""
 
     name: str
     schema_name: str
     encoding: str
+    schema: bytes = b""
 
 
 @dataclass
@@ -29,19 +31,28 @@ class Channels:
     """Declarations by number. The specification allows repeats that are equal; one that differs is not well formed."""
 
     topics: dict[int, Topic] = field(default_factory=dict)
-    _schemas: dict[int, str] = field(default_factory=dict)
+    _schemas: dict[int, tuple[str, bytes]] = field(default_factory=dict)
+    _schema_bytes: int = 0
 
     def learn_schema(self, content: bytes) -> None:
         number = int.from_bytes(content[:2], "little")
-        name, _ = text(content, 2)
-        if self._schemas.setdefault(number, name) != name:
+        name, at = text(content, 2)
+        encoding, at = text(content, at)
+        length = int.from_bytes(content[at : at + 4], "little")
+        schema = content[at + 4 : at + 4 + length] if encoding == "protobuf" else b""
+        if number not in self._schemas:
+            self._schema_bytes += len(schema)
+            if self._schema_bytes > _MAX_SCHEMA_BYTES:
+                raise NotWellFormed
+        if self._schemas.setdefault(number, (name, schema)) != (name, schema):
             raise NotWellFormed
 
     def learn_channel(self, content: bytes) -> None:
         number, schema = (int.from_bytes(content[at : at + 2], "little") for at in (0, 2))
         name, at = text(content, 4)
         encoding, _ = text(content, at)
-        topic = Topic(name, self._schemas.get(schema, ""), encoding)
+        schema_name, described = self._schemas.get(schema, ("", b""))
+        topic = Topic(name, schema_name, encoding, described)
         if self.topics.setdefault(number, topic) != topic:
             raise NotWellFormed
 

@@ -1,6 +1,7 @@
-"""MCAP with ROS 2 messages, indexed in place.
+"""MCAP with messages of ROS 2 (CDR), of protobuf, or in JSON, indexed in place.
 
-In: one `.mcap` file, in whatever state. Out: signal batches, decoded; for camera, LiDAR and radar, where each message lies.
+In: one `.mcap` file, in whatever state. Out: signal batches, decoded; for camera, LiDAR and radar, where each message lies;
+its schema_name says what it is. Only images in JSON are no use where they lie: a file with such is rewritten.
 Device stamps are the headers', host stamps the log times (publish times where a recorder set none).
 """
 
@@ -14,9 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from fleet_assets.formats import cdr
+from fleet_assets.formats.foxglove import ENCODINGS, kind_of_message, layout_of
+from fleet_assets.formats.json_rows import decode_json, image
 from fleet_assets.formats.mcap_names import Channels, NotWellFormed, Topic
 from fleet_assets.formats.mcap_scan import ChunkHead, McapScan, Section
 from fleet_assets.formats.mcap_summary import MAGIC, Summary, read_metadata, read_summary
+from fleet_assets.formats.protobuf_rows import BadSchema, decode_protobuf, members
 from fleet_assets.formats.reader import (
     BATCH_ROWS,
     PAYLOAD_KINDS,
@@ -30,9 +34,10 @@ from fleet_assets.formats.reader import (
     batch_table,
     head,
 )
-from fleet_assets.formats.ros2_rows import Window, decode_rows, device_stamp, kind_of_type
+from fleet_assets.formats.ros2_rows import Decoder, Window, cdr_decoder, decode_rows, device_stamp, kind_of_type
 from fleet_assets.kernels.mcap_records import MESSAGE, SCHEMA, scan_records
 
+IMAGE = "sensor_msgs/msg/CompressedImage"
 METADATA_NAME = "fleet"  # vehicle and context, written by our recorder, the simulator and rewrite.py
 HOST_CLOCK = "host_clock"  # an entry of it; "none": log times repeat the device stamps, there was no host clock
 _FLUSH_ROWS = 16_384
@@ -42,15 +47,19 @@ _MOST_MISSING = 10**9
 
 class McapReader:
     format: ClassVar[str] = "mcap_ros2"
-    payload_in_place: ClassVar[bool] = True
 
     def __init__(self, files: RecordingFiles) -> None:
         (self._path,) = files.paths()
-        self._log = Refusals()
+        # One account per pass, so that a pass that is repeated does not count twice.
+        self._payload_log, self._log = Refusals(), Refusals()
 
     @property
     def refusals(self) -> list[Refusal]:
-        return self._log.list()
+        return [*self._payload_log.list(), *self._log.list()]
+
+    @cached_property
+    def payload_in_place(self) -> bool:
+        return not any(t.encoding == "json" and kind_of(t) in PAYLOAD_KINDS for t in self._declared.values())
 
     @classmethod
     def sniff(cls, files: RecordingFiles) -> bool:
@@ -95,20 +104,27 @@ class McapReader:
             if kind is not None:
                 known = found.get(topic.name)
                 count = None if counts is None else counts.get(number, 0) + ((known and known.message_count) or 0)
-                found[topic.name] = Channel(topic.name, kind, topic.schema_name, count)
+                rewritten = topic.encoding == "json" and kind in PAYLOAD_KINDS
+                schema_name = IMAGE if rewritten else topic.schema_name
+                found[topic.name] = Channel(topic.name, kind, schema_name, count)
         return list(found.values())
 
     def payloads(self) -> Iterator[Payload]:
-        """None: they are read in place."""
-        return iter(())
+        """None, when they are read in place."""
+        self._payload_log.clear()
+        if not self.payload_in_place:
+            yield from self.rewritten(self._payload_log)
 
     def read(
         self, topics: Collection[str] | None = None, t_from_ns: int | None = None, t_to_ns: int | None = None
     ) -> Iterator[Batch]:
         """See Reader.read. Chunks without a wanted topic or time are passed over when the file has a summary."""
         self._log.clear()
-        wanted = None if topics is None else set(topics)
-        yield from self._batches(wanted, (t_from_ns, t_to_ns), self._log)
+        if self.payload_in_place:
+            wanted = None if topics is None else set(topics)
+            yield from self._batches(wanted, (t_from_ns, t_to_ns), self._log)
+        else:
+            yield from self.signals(topics, (t_from_ns, t_to_ns), self._log)
 
     def signals(self, topics: Collection[str] | None, window: Window, log: Refusals) -> Iterator[Batch]:
         """What has no payload; and refusals of what no decoder knows, whatever the topics."""
@@ -206,7 +222,14 @@ class _Run:
     def _take(self, topic: Topic, section: Section, data: np.ndarray, rows: np.ndarray) -> Iterator[Batch]:
         kind = kind_of(topic)
         place = f"byte {section.at}"
-        if kind is None:
+        decoder: Decoder | None = None
+        if kind is not None:
+            try:
+                decoder = decoder_of(topic)
+            except BadSchema as error:
+                self._log.add(topic.name, str(error), place, len(rows))
+                return
+        if kind is None or decoder is None:
             schema = topic.schema_name[:200] or "messages without a schema"
             self._log.add(topic.name, f"there is no decoder for {schema} ({topic.encoding[:50]})", place, len(rows))
             return
@@ -215,7 +238,7 @@ class _Run:
             t_host_ns = part[:, 2] if self._has_host_clock else np.full(len(part), -1)
             columns, keep = decode_rows(
                 topic.name,
-                topic.schema_name,
+                decoder,
                 data,
                 part[:, 3],
                 part[:, 4],
@@ -251,7 +274,7 @@ class _Run:
             try:
                 if t_host_ns < 0 or not self._has_host_clock:
                     raise ValueError("the message has no stamp of the host")
-                yield Payload(topic.name, device_stamp(message), t_host_ns, topic.schema_name, message)
+                yield _as_ros2(topic, t_host_ns, message)
             except ValueError as error:
                 self._log.add(topic.name, str(error), f"byte {section.at}")
 
@@ -291,7 +314,44 @@ def _name(topic: Topic | None) -> str | None:
 
 def kind_of(topic: Topic) -> str | None:
     """Kind of stream; None: not one that is read."""
-    return kind_of_type(topic.name, topic.schema_name) if topic.encoding == "cdr" else None
+    if topic.encoding == "cdr":
+        return kind_of_type(topic.name, topic.schema_name)
+    return kind_of_message(topic.name, topic.schema_name, topic.encoding) if topic.encoding in ENCODINGS else None
+
+
+def decoder_of(topic: Topic) -> Decoder:
+    """For a topic that has a kind. Raises BadSchema."""
+    layout = layout_of(topic.schema_name)
+    if topic.encoding == "cdr" or layout is None:
+        return cdr_decoder(topic.schema_name)
+    known = layout
+    if topic.encoding == "json":
+
+        def decode(data: np.ndarray, offset: np.ndarray, length: np.ndarray) -> tuple[cdr.Decoded, np.ndarray]:
+            decoded = decode_json(data, offset, length, known)
+            return decoded, decoded.ok
+
+        return Decoder(f"{topic.schema_name} in JSON", topic.schema_name, decode)
+    found = members(topic.schema, topic.schema_name, known.time, tuple(known.columns.values()))
+
+    def decode_binary(data: np.ndarray, offset: np.ndarray, length: np.ndarray) -> tuple[cdr.Decoded, np.ndarray]:
+        decoded = decode_protobuf(data, offset, length, known, found)
+        return decoded, decoded.ok
+
+    return Decoder(f"{topic.schema_name} in protobuf", topic.schema_name, decode_binary)
+
+
+def _as_ros2(topic: Topic, t_host_ns: int, message: bytes) -> Payload:
+    """Raises ValueError, which says why not."""
+    if topic.encoding == "cdr":
+        return Payload(topic.name, device_stamp(message), t_host_ns, topic.schema_name, message)
+    if topic.encoding != "json":
+        raise ValueError(f"{topic.encoding} is not rewritten, and payload in JSON in the same file has to be")
+    try:
+        data, t_device_ns = image(message)
+    except ValueError as error:
+        raise ValueError(f"the message is no {topic.schema_name[:200]} in JSON") from error
+    return Payload(topic.name, t_device_ns, t_host_ns, IMAGE, data)
 
 
 def _learn(channels: Channels, section: Section, found: np.ndarray, log: Refusals) -> None:

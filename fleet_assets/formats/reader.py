@@ -189,7 +189,9 @@ class Reader(Protocol):
     """
 
     format: ClassVar[str]
-    payload_in_place: ClassVar[bool]
+
+    @property
+    def payload_in_place(self) -> bool: ...
 
     @property
     def refusals(self) -> list[Refusal]:

@@ -6,6 +6,7 @@ In: CDR messages of one topic. Out: columns of its kind, with stamps; refusals f
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -44,9 +45,30 @@ def kind_of_type(topic: str, schema_name: str) -> str | None:
     return "radar" if kind in PAYLOAD_KINDS and topic.startswith(RADAR_TOPIC) else kind
 
 
+@dataclass(frozen=True)
+class Decoder:
+    """encoding: how messages are written, in words. decode: data uint8, offset and length int64 [n] -> what is in them, and which
+    are so encoded at all."""
+
+    encoding: str
+    schema_name: str
+    decode: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[cdr.Decoded, np.ndarray]]
+
+
+def cdr_decoder(schema_name: str) -> Decoder:
+    """For one of TYPES."""
+
+    def decode(data: np.ndarray, offset: np.ndarray, length: np.ndarray) -> tuple[cdr.Decoded, np.ndarray]:
+        cursor = cdr.Cursor.of(data, offset, length)
+        encoded = cursor.ok.copy()
+        return TYPES[schema_name][1](cursor), encoded
+
+    return Decoder("little-endian CDR", schema_name, decode)
+
+
 def decode_rows(
     topic: str,
-    schema_name: str,
+    decoder: Decoder,
     data: np.ndarray,
     offset: np.ndarray,
     length: np.ndarray,
@@ -56,12 +78,10 @@ def decode_rows(
     place: str,
 ) -> tuple[cdr.Columns, np.ndarray]:
     """data: uint8; offset, length, t_host_ns (-1: none): int64 [n]. Gives columns with stamps, and which rows count."""
-    cursor = cdr.Cursor.of(data, offset, length)
-    encoded = cursor.ok.copy()
-    columns, t_device_ns, ok, message = TYPES[schema_name][1](cursor)
+    (columns, t_device_ns, ok, message), encoded = decoder.decode(data, offset, length)
     for reason, hit in (
-        ("the message is no little-endian CDR", ~encoded),
-        (f"the message is shorter than {schema_name}", encoded & ~ok),
+        (f"the message is no {decoder.encoding}", ~encoded),
+        (f"the message is shorter than {decoder.schema_name}", encoded & ~ok),
     ):
         if hit.any():
             log.add(topic, reason, place, int(hit.sum()))
@@ -114,7 +134,15 @@ class Collected:
             place = self._places.pop(name)
             self._bytes[name] = 0
             columns, keep = decode_rows(
-                name, schema_name, data, np.cumsum(length) - length, length, stamps, self._window, self._log, place
+                name,
+                cdr_decoder(schema_name),
+                data,
+                np.cumsum(length) - length,
+                length,
+                stamps,
+                self._window,
+                self._log,
+                place,
             )
             kind = TYPES[schema_name][0]
             table = batch_table(kind, columns, keep, first=self._delivered.get(name, 0))

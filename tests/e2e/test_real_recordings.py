@@ -125,6 +125,37 @@ def test_canedge_is_one_drive_by_fleet_run(fleet: Fleet) -> None:
 
 
 @pytest.mark.usefixtures("lake_ready")
+def test_comma2k19_is_published_with_its_bursts(fleet: Fleet) -> None:
+    (delivered,) = fleet("ingest", shared("comma2k19"))
+    drive_id = delivered["drive_id"]
+    assert drive_id.startswith("b0c9d2329ad1606b--20180802T1614")
+    ended = fleet("run")
+    assert ended["ok"], ended["failures"]
+
+    drive = fleet("show", "drive", drive_id)
+    assert drive["status"] == "published"
+    assert_adds_up(drive)
+    ledger = by(drive["ledger"], "stream")
+    published = {stream: row["published_rows"] for stream, row in ledger.items() if row["published_rows"]}
+    assert published == {
+        "bus_vehicle": 4974 * 6, "imu": 6256, "gnss_ublox": 579, "gnss_qcom": 30, "gnss_time": 1200, "pose": 1200,
+        "radar_tracks": 10_100,
+    }  # fmt: skip
+    assert reasons(ledger["/imu/magnetometer"]) == {"no table holds such values": 592}
+    # Float seconds, converted once: the device's boot time is 1,533,180,079.8 s behind UTC.
+    clock = by(drive["clock_models"], "stream")["gnss_ublox"]
+    assert clock["method"] == "reference"
+    assert abs(clock["offset_ns"] / 1e9 - 1_533_180_079.8) < 0.5
+    (bursts,) = fleet(
+        "query",
+        "SELECT count(*) AS n, count(DISTINCT t_host_ns) AS stamps FROM ingest.messages "
+        f"WHERE drive_id = '{drive_id}' AND stream = 'radar_tracks'",
+    )
+    # No stamp was moved: 3,937 steps of nothing, as in the arrays (and a few below a nanosecond).
+    assert bursts["n"] - bursts["stamps"] >= 3937
+
+
+@pytest.mark.usefixtures("lake_ready")
 def test_a_repeat_has_nothing_to_do(fleet: Fleet) -> None:
     (again,) = fleet("ingest", shared("canedge_3BA199E2"))
     assert again["status"] == "present"

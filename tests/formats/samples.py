@@ -14,6 +14,7 @@ from formats.sample import T0_NS, Sample, png
 from formats.sample_bags import rosbag1, rosbag2_mcap, rosbag2_sqlite
 from formats.sample_drive import Message, counts, drive
 from formats.sample_folders import comma2k19, kitti_raw, kitti_tracking
+from formats.sample_foxglove import mcap_json, mcap_protobuf
 from mcap.writer import CompressionType, IndexType, Writer
 
 from fleet_assets.formats.mcap_ros2 import McapReader
@@ -206,6 +207,8 @@ def mf4(root: Path) -> Sample:
 
 SAMPLES: dict[str, Callable[[Path], Sample]] = {
     "mcap": mcap,
+    "mcap_protobuf": mcap_protobuf,
+    "mcap_json": mcap_json,
     "radiate": radiate,
     "mf4": mf4,
     "rosbag1": rosbag1,
