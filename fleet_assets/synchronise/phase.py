@@ -35,9 +35,9 @@ class Phase:
 
 def phase_of(contract: StreamContract, t_ns: np.ndarray, camera_ns: np.ndarray) -> Phase | None:
     """t_ns: stamps of the sweeps, int64 [n] in order; camera_ns: int64 [m] in order. None for fewer than two sweeps."""
-    if contract.scan_period_ns is None or t_ns.size < 2:
+    if contract.scan_period_ns is None or t_ns.size < 2 or t_ns[0] == t_ns[-1]:
         return None
-    phase = Phase(int(np.median(np.diff(t_ns))))
+    phase = Phase(int(np.median(np.diff(np.unique(t_ns)))))  # a sweep may come in several records
     if camera_ns.size < 2 or phase.period_ns <= 0:
         return phase
     camera_period_ns = float(np.median(np.diff(camera_ns)))

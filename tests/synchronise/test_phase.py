@@ -118,3 +118,11 @@ def test_a_message_cannot_leave_before_its_sweep_has_ended() -> None:
     table = rows("lidar", start_ns - 3 * SECOND, t_host_ns=start_ns + 100 * MS)
     (model,) = clocks(synchronise(table, streams={**load_streams(), "lidar": contract}))["lidar"]
     assert model["offset_ns"] == 3 * SECOND
+
+
+def test_a_sweep_that_comes_in_several_records_is_one() -> None:
+    camera_ns, lidar_ns = camera_and_lidar(0.5)
+    found = phase_of(LIDAR, np.repeat(lidar_ns, 20), camera_ns)
+    assert found is not None
+    assert found.period_ns == 100 * MS
+    assert phase_of(LIDAR, np.repeat(lidar_ns[:1], 20), camera_ns) is None
