@@ -35,7 +35,8 @@ class Setup:
 
 
 STANDARD = Setup(("/camera/front",), 10.0, 25_000, 64 * 80)
-DENSE = Setup(("/camera/front", "/camera/left", "/camera/right"), 60.0, 60_000, 200_000)
+_AROUND = ("front", "front_left", "front_right", "back", "back_left", "back_right")
+DENSE = Setup(tuple(f"/camera_fast_{side}" for side in _AROUND), 30.0, 60_000, 200_000)
 
 
 def write(

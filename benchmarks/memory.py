@@ -1,0 +1,109 @@
+"""Memory of all processes together while recordings of growing size are ingested and synchronised: it must not grow with them.
+
+In: nothing, or sizes in GB instead of 1, 5 and 20. Out: a row per size with the seconds that it took, and in its note the largest
+sum of all processes' memory (PSS: what several share counts once) of this process, lakeFS, Spark and its Python workers, the
+supervisor and Dagster's servers. Recordings are made on the fly, and each is removed before the next.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from benchmarks import recordings
+from benchmarks.harness import Options, Row, installation
+from fleet_assets.capture.deliver import deliver
+from fleet_assets.errors import FleetError
+from fleet_assets.ingest.batch import ingest_batch
+from fleet_assets.lake.lake import Lake
+from fleet_assets.services import supervisor
+from fleet_assets.services.home import Home
+from fleet_assets.synchronise.batch import synchronise_batch
+
+_SIZES_GB = (1.0, 5.0, 20.0)
+_PROBE_S = 30.0
+_EVERY_S = 0.5
+
+
+def rows(options: Options) -> list[Row]:
+    """A short recording first, so that what a process takes once is there. Raises FleetError when the disk has no room."""
+    sizes = options.sizes or _SIZES_GB
+    with installation(["lakefs", "spark", "webserver", "daemon"]) as home:
+        free = shutil.disk_usage(home.root).free
+        needed = 1e9 * (3 * max(sizes) + sum(sizes))  # as made, as landed, in the lake; earlier ones in the lake
+        if free < needed:
+            raise FleetError(
+                f"{free / 1e9:.0f} GB are free where {needed / 1e9:.0f} GB are needed", remedy="Give smaller sizes."
+            )
+        probe = home.scratch / "probe.mcap"
+        recordings.write(probe, _PROBE_S)
+        bytes_per_s = probe.stat().st_size / _PROBE_S
+        _carry(home, probe)
+        return [_row(home, size, number, bytes_per_s) for number, size in enumerate(sizes)]
+
+
+def _row(home: Home, size_gb: float, number: int, bytes_per_s: float) -> Row:
+    path = home.scratch / "bench.mcap"
+    recordings.write(path, size_gb * 1e9 / bytes_per_s, vehicle=f"bench{number}")
+    began = time.perf_counter()
+    with _Watch(home) as watch:
+        _carry(home, path)
+    seconds = time.perf_counter() - began
+    told = ", ".join(f"{name} {part / 2**20:.0f}" for name, part in sorted(watch.peaks.items()))
+    note = f"most at once {watch.peak / 2**20:.0f} MiB; each at its own most: {told}"
+    return {"work": f"{size_gb:g} GB", "ours_s": seconds, "peers_s": {}, "floor_s": None, "note": note}
+
+
+def _carry(home: Home, path: Path) -> None:
+    delivered = deliver(path, home.landing)
+    path.unlink()
+    for batch in (ingest_batch, synchronise_batch):
+        outcome = batch(home, Lake.open(home), [delivered.drive_id], run_id=f"bench-{delivered.drive_id}")
+        assert [made.status for made in outcome.drives] == ["published"], (outcome.drives, outcome.audit_summary)
+    shutil.rmtree(home.landing / delivered.folder)
+
+
+class _Watch:
+    """Adds up the memory of the installation's processes and of this one, twice a second."""
+
+    def __init__(self, home: Home) -> None:
+        self.peak = 0
+        self.peaks: dict[str, int] = {}
+        self._home = home
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(_EVERY_S):
+            parts: dict[str, int] = {}
+            for process in _processes(self._home):
+                try:
+                    name, pss = process.name(), process.memory_full_info().pss
+                except psutil.Error:
+                    continue  # it has ended meanwhile
+                parts[name] = parts.get(name, 0) + pss
+            self.peak = max(self.peak, sum(parts.values()))
+            for name, part in parts.items():
+                self.peaks[name] = max(self.peaks.get(name, 0), part)
+
+
+def _processes(home: Home) -> list[psutil.Process]:
+    """This process, the supervisor and all below them."""
+    found = [psutil.Process()]
+    pid = supervisor.supervisor_pid(home)
+    if pid is not None:
+        found.append(psutil.Process(pid))
+    return list({below.pid: below for process in found for below in (process, *process.children(True))}.values())
