@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from benchmarks import recordings
 from benchmarks.harness import Options, Row, installation
+from fleet_assets import console
 from fleet_assets.capture.deliver import deliver
 from fleet_assets.ingest.batch import ingest_batch
 from fleet_assets.lake.client import MAIN
@@ -82,6 +83,7 @@ class _Bench:
         path.unlink()
         told = ", ".join(f"{name} {took:.1f} s" for name, took in steps.items())
         note = f"{size / 1e9:.2f} GB, {messages} messages: {told}"
+        console.say(f"{work}: ours {sum(steps.values()):.1f} s, floor {floor_s:.1f} s; {note}")
         return {"work": work, "ours_s": sum(steps.values()), "peers_s": peers, "floor_s": floor_s, "note": note}
 
     def _ours(self, path: Path, messages: int, frames: int) -> dict[str, float]:

@@ -17,6 +17,7 @@ import psutil
 
 from benchmarks import recordings
 from benchmarks.harness import Options, Row, installation
+from fleet_assets import console
 from fleet_assets.capture.deliver import deliver
 from fleet_assets.errors import FleetError
 from fleet_assets.ingest.batch import ingest_batch
@@ -56,6 +57,7 @@ def _row(home: Home, size_gb: float, number: int, bytes_per_s: float) -> Row:
     seconds = time.perf_counter() - began
     told = ", ".join(f"{name} {part / 2**20:.0f}" for name, part in sorted(watch.peaks.items()))
     note = f"most at once {watch.peak / 2**20:.0f} MiB; each at its own most: {told}"
+    console.say(f"{size_gb:g} GB in {seconds:.0f} s: {note}")
     return {"work": f"{size_gb:g} GB", "ours_s": seconds, "peers_s": {}, "floor_s": None, "note": note}
 
 
