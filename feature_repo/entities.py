@@ -19,3 +19,10 @@ frame = Entity(
     description="Number of a frame in its drive, from 0.",
     owner="team:fleet",
 )
+cell = Entity(
+    name="h3_cell",
+    join_keys=["cell"],
+    value_type=ValueType.INT64,
+    description="An H3 cell of resolution 9, about 350 m across.",
+    owner="team:fleet",
+)

@@ -2,10 +2,15 @@
 
 from datetime import timedelta
 
-from entities import drive, frame
+from entities import cell, drive, frame
 
 from fleet_assets.features.define import feature_view
 
-ego_motion = feature_view("features.ego_motion", entities=[drive, frame], ttl=timedelta(0))
-sensor_health = feature_view("features.sensor_health", entities=[drive, frame], ttl=timedelta(0))
-scene_context = feature_view("features.scene_context", entities=[drive, frame], ttl=timedelta(0))
+# What was known at a frame stays so: no limit.
+_ALWAYS = timedelta(0)
+
+ego_motion = feature_view("features.ego_motion", entities=[drive, frame], ttl=_ALWAYS)
+sensor_health = feature_view("features.sensor_health", entities=[drive, frame], ttl=_ALWAYS)
+scene_context = feature_view("features.scene_context", entities=[drive, frame], ttl=_ALWAYS)
+position = feature_view("features.position", entities=[drive, frame], ttl=_ALWAYS)
+place_context = feature_view("features.place_context", entities=[cell], ttl=timedelta(days=90))

@@ -1,4 +1,4 @@
-"""`fleet features`: bundles for vehicles, and how what vehicles see differs from training.
+"""`fleet features bundle | skew`: bundles for vehicles, and how what vehicles see differs from training.
 
 In: arguments. Out: what they ask for, as in `cli`.
 """
@@ -17,11 +17,8 @@ import typer
 from fleet_assets import console
 from fleet_assets.console import Exit
 from fleet_assets.errors import FleetError
+from fleet_assets.features.commands import features_app
 
-features_app = typer.Typer(
-    no_args_is_help=True,
-    help="Features in vehicles. Example: `fleet features bundle verify PATH --keys KEY.pub`",
-)
 bundle_app = typer.Typer(
     no_args_is_help=True, help="Signed bundles. Example: `fleet features bundle verify PATH --keys KEY.pub`"
 )

@@ -8,7 +8,7 @@ import dagster as dg
 from fleet_assets.automation import nightly, nightly_maintenance, per_drive_sensor
 from fleet_assets.capture.assets import context_files, recordings
 from fleet_assets.capture.sensors import context_sensor, landing_sensor
-from fleet_assets.features.assets import live_features
+from fleet_assets.features import assets as features
 from fleet_assets.ingest.assets import drive_context, ingest
 from fleet_assets.resources import FleetResource
 from fleet_assets.specs import coming
@@ -24,10 +24,14 @@ PLANNED = [
     coming("monitor", "Drift and events, turned into capture requests.", after="deploy/planned"),
 ]
 
+FEATURES = [
+    features.live_features, features.place_context, features.registry, features.online_snapshot, features.edge_bundle,
+]  # fmt: skip
+
 defs = dg.Definitions(
-    assets=[recordings, context_files, ingest, drive_context, synchronise, live_features, *PLANNED],
+    assets=[recordings, context_files, ingest, drive_context, synchronise, *FEATURES, *PLANNED],
     jobs=[nightly_maintenance],
-    schedules=[nightly],
+    schedules=[nightly, features.nightly_features],
     sensors=[landing_sensor, context_sensor, per_drive_sensor],
     resources={"fleet": FleetResource()},
     executor=dg.in_process_executor,

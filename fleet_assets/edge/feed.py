@@ -11,13 +11,14 @@ from types import ModuleType
 
 import numpy as np
 
-from fleet_assets.kernels.features import ego_motion, scene_context, sensor_health
+from fleet_assets.kernels.features import ego_motion, position, scene_context, sensor_health
 from fleet_assets.kernels.features.records import NO_TIME, RECORD, SOURCES, VALUES
 
 LIVE: Mapping[str, ModuleType] = {
     "ego_motion": ego_motion,
     "sensor_health": sensor_health,
     "scene_context": scene_context,
+    "position": position,
 }
 
 

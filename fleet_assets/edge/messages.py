@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fleet_assets.kernels.features.payload import checksum, cloud_summary, image_summary
+from fleet_assets.kernels.features.payload import checksum, cloud_summary, image_summary, radar_summary
 from fleet_assets.kernels.features.records import VALUES
 from fleet_assets.kernels.png_rows import unfilter
 
@@ -27,14 +27,14 @@ class NotKnown(ValueError):
     """A message that holds nothing that can be summed up."""
 
 
-def values_of(schema_name: str, message: bytes) -> np.ndarray:
-    """float64 [VALUES]: checksum of the message's data, then its summary."""
+def values_of(source: str, schema_name: str, message: bytes) -> np.ndarray:
+    """float64 [VALUES]: checksum of the message's data, then its summary. source: camera, lidar or radar."""
     values = np.full(VALUES, np.nan)
     try:
         if schema_name == "sensor_msgs/msg/CompressedImage":
-            data, summary = _compressed_image(_Body(message))
+            data, summary = _compressed_image(_Body(message), source)
         elif schema_name == "sensor_msgs/msg/Image":
-            data, summary = _image(_Body(message))
+            data, summary = _image(_Body(message), source)
         elif schema_name == "sensor_msgs/msg/PointCloud2":
             data, summary = _cloud(_Body(message))
         else:
@@ -85,15 +85,15 @@ class _Body:
 Summed = tuple[bytes | memoryview, tuple[float, ...]]
 
 
-def _compressed_image(body: _Body) -> Summed:
+def _compressed_image(body: _Body, source: str) -> Summed:
     body.header()
     body.text()
     data = body.raw()
     pixels = _png(bytes(data))
-    return data, () if pixels is None else image_summary(pixels)
+    return data, () if pixels is None else _of_image(pixels, source)
 
 
-def _image(body: _Body) -> Summed:
+def _image(body: _Body, source: str) -> Summed:
     body.header()
     height, width = body.number("I"), body.number("I")
     encoding = body.text()
@@ -104,7 +104,11 @@ def _image(body: _Body) -> Summed:
     if channels is None or step < width * channels or len(data) != step * height or not data:
         return data, ()
     rows = np.frombuffer(data, dtype=np.uint8).reshape(height, step)[:, : width * channels]
-    return data, image_summary(np.ascontiguousarray(rows).reshape(height, width, channels))
+    return data, _of_image(np.ascontiguousarray(rows).reshape(height, width, channels), source)
+
+
+def _of_image(pixels: np.ndarray, source: str) -> tuple[float, ...]:
+    return radar_summary(pixels) if source == "radar" else image_summary(pixels)
 
 
 def _png(data: bytes) -> np.ndarray | None:

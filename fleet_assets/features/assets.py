@@ -1,18 +1,28 @@
-"""Features as Dagster sees them: live features of each drive in one transaction.
+"""Features as Dagster sees them.
 
-In: drives that have been synchronised. Out: materialisations of the feature tables, with their checks.
+In: drives that have been synchronised. Out: live features and visits of places per drive, in one transaction; publications of
+places; the registry; and the snapshot that is looked up online and the signed bundle for vehicles. What is not per drive runs
+by schedule or by hand, never eagerly, and its checks block what comes after it in the same run.
 """
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import dagster as dg
 
+from fleet_assets.contracts.loader import load_tables
 from fleet_assets.features.batch import features_batch
-from fleet_assets.features.identity import code_version
+from fleet_assets.features.identity import code_version, repo_hash
+from fleet_assets.features.places import CONTEXT, VISITS
 from fleet_assets.features.replay import INPUTS, LIVE, OUTPUTS
 from fleet_assets.partitions import DRIVES, PER_DRIVE_BACKFILL
 from fleet_assets.resources import FleetResource
-from fleet_assets.specs import report, table_check_specs, table_specs
+from fleet_assets.specs import asset_key, column_schema, report, table_check_specs, table_specs
+
+SERVICE = "perception_context_v1"
+REGISTRY, ONLINE, BUNDLE = (dg.AssetKey(["features", name]) for name in ("registry", "online_snapshot", "edge_bundle"))
+_OWNERS = ["team:fleet"]
+_SHOWN = 20  # a check names at most so many findings
 
 
 @dg.multi_asset(
@@ -27,6 +37,179 @@ def live_features(
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
     drives = list(context.partition_keys)
     context.log.info(f"{len(drives)} drives: {', '.join(drives[:10])}")
-    run_id = context.run.root_run_id or context.run_id
+    run_id = context.run.root_run_id or context.run.run_id
     outcome = features_batch(fleet.home, fleet.lake, drives, run_id=run_id)
     yield from report(context, fleet.lake, OUTPUTS, outcome, lambda snapshot, drives: {})
+
+
+@dg.asset(
+    key=asset_key(CONTEXT),
+    deps=[asset_key(VISITS)],
+    group_name="features",
+    owners=[load_tables()[CONTEXT].owner],
+    kinds={"deltalake", "lakefs"},
+    description=load_tables()[CONTEXT].description,
+    metadata={"dagster/column_schema": column_schema(load_tables()[CONTEXT]), "dagster/table_name": CONTEXT},
+)
+def place_context(context: dg.AssetExecutionContext, fleet: FleetResource) -> dg.MaterializeResult:
+    from fleet_assets.features.places import publish_places
+
+    # The time of the run, so that a repeat of the run is the same publication.
+    stats = context.instance.get_run_stats(context.run.run_id)
+    published = datetime.fromtimestamp(stats.start_time or datetime.now(UTC).timestamp(), UTC).replace(microsecond=0)
+    done = publish_places(fleet.lake, published, run_id=context.run.root_run_id or context.run.run_id)
+    snapshot = fleet.lake.at()
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": snapshot.row_count(CONTEXT),
+            "rows_published": done.rows.get(CONTEXT, 0) if done else 0,
+            "published": published.isoformat(),
+            "lakefs_commit": snapshot.commit_id,
+        }
+    )
+
+
+@dg.asset(
+    key=REGISTRY,
+    deps=[asset_key(table) for table in (*OUTPUTS, CONTEXT)],
+    group_name="features",
+    owners=_OWNERS,
+    kinds={"feast"},
+    code_version=repo_hash(),
+    description="Feature views and services, applied to the installation's Feast registry.",
+)
+def registry(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    from fleet_assets.features.registry import apply, feature_store
+
+    apply()
+    store = feature_store()
+    services = store.list_feature_services()
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(repo_hash()),
+        metadata={
+            "views": len(store.list_feature_views()),
+            "services": [service.name for service in services],
+            "identities": {view.name: view.tags.get("identity", "") for view in store.list_feature_views()},
+        },
+    )
+
+
+_CHECKS = {
+    "row_counts": "Every frame has one row in every live table.",
+    "one_identity": "All rows are made by the kernels that the definitions name.",
+    "as_a_vehicle": "The latest drives, driven again frame by frame, give the same bits: nothing saw later data.",
+}
+_WARNINGS = {
+    "drift": "Large differences between drives that the last snapshot had and those that came since.",
+    "bias": "Large differences between regions, or light conditions, that nobody has signed off.",
+}
+
+
+@dg.asset(
+    key=ONLINE,
+    deps=[REGISTRY],
+    group_name="features",
+    owners=_OWNERS,
+    kinds={"feast", "numpy"},
+    check_specs=[
+        *(dg.AssetCheckSpec(name, asset=ONLINE, description=text, blocking=True) for name, text in _CHECKS.items()),
+        *(dg.AssetCheckSpec(name, asset=ONLINE, description=text) for name, text in _WARNINGS.items()),
+    ],
+    description=f"Snapshot file of {SERVICE}, from one commit: what is looked up online, and goes into the bundle.",
+)
+def online_snapshot(
+    context: dg.AssetExecutionContext, fleet: FleetResource
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    from fleet_assets.features import checks
+    from fleet_assets.features.service_snapshot import service_snapshot, snapshot_file
+
+    lake = fleet.lake
+    snapshot = lake.at()
+    earlier = _last_commit(context)
+    drives = checks.drives_of(snapshot)
+    audited = {
+        "row_counts": checks.row_counts(snapshot, drives),
+        "one_identity": checks.one_identity(snapshot, drives),
+        "as_a_vehicle": [finding for drive in drives[-3:] for finding in checks.as_a_vehicle(snapshot, drive)],
+    }
+    for name, findings in audited.items():
+        yield _check(name, findings, dg.AssetCheckSeverity.ERROR)
+    drifted = checks.drift(lake.at(earlier), snapshot) if earlier else []
+    yield _check("drift", list(map(str, drifted)), dg.AssetCheckSeverity.WARN)
+    biased = [one for key in ("region", "light") for one in checks.bias(snapshot, key) if not checks.signed_off(one)]
+    yield _check("bias", list(map(str, biased)), dg.AssetCheckSeverity.WARN)
+    if any(audited.values()):
+        raise dg.Failure("The features are not what they should be; no snapshot was made.", allow_retries=False)
+    built = service_snapshot(snapshot, SERVICE, snapshot_file(fleet.home, SERVICE))
+    yield dg.MaterializeResult(
+        data_version=dg.DataVersion(snapshot.commit_id),
+        metadata={
+            "service": SERVICE,
+            "lakefs_commit": snapshot.commit_id,
+            "bytes": built.file_bytes,
+            "rows": dict(built.rows),
+            "schema_hash": built.schema_hash,
+            "file": str(built.path),
+        },
+    )
+
+
+@dg.asset(
+    key=BUNDLE,
+    deps=[ONLINE],
+    group_name="features",
+    owners=_OWNERS,
+    kinds={"ed25519"},
+    check_specs=[
+        dg.AssetCheckSpec(
+            "as_in_the_lake",
+            asset=BUNDLE,
+            description="What a vehicle looks up is what the lake has at the bundle's commit.",
+        )
+    ],
+    description=f"Signed bundle of {SERVICE} for vehicles: snapshot, manifest, list of kernels.",
+)
+def edge_bundle(
+    context: dg.AssetExecutionContext, fleet: FleetResource
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    from fleet_assets.features.service_snapshot import bundle_differences, bundle_folder, service_bundle, snapshot_file
+
+    folder = bundle_folder(fleet.home, SERVICE)
+    manifest = service_bundle(fleet.home, snapshot_file(fleet.home, SERVICE), folder)
+    findings = bundle_differences(fleet.lake, fleet.home, SERVICE)
+    yield _check("as_in_the_lake", findings, dg.AssetCheckSeverity.ERROR, asset=BUNDLE)
+    if findings:
+        raise dg.Failure("The bundle does not hold what the lake has.", allow_retries=False)
+    yield dg.MaterializeResult(
+        data_version=dg.DataVersion(manifest.id),
+        metadata={"bundle": manifest.id, "lakefs_commit": manifest.signed["lakefs_commit"], "folder": str(folder)},
+    )
+
+
+nightly_features = dg.ScheduleDefinition(
+    name="nightly_features",
+    target=dg.AssetSelection.assets(asset_key(CONTEXT), REGISTRY, ONLINE, BUNDLE),
+    cron_schedule="0 4 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Publishes places, applies the registry, and makes snapshot and bundle.",
+)
+
+
+def _last_commit(context: dg.AssetExecutionContext) -> str | None:
+    event = context.instance.get_latest_materialization_event(ONLINE)
+    found = event.asset_materialization if event else None
+    value = found.metadata.get("lakefs_commit") if found else None
+    return str(value.value) if value else None
+
+
+def _check(
+    name: str, findings: list[str], severity: dg.AssetCheckSeverity, asset: dg.AssetKey = ONLINE
+) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=name,
+        passed=not findings,
+        severity=severity,
+        description=f"{len(findings)} findings" if findings else "nothing found",
+        metadata={"findings": findings[:_SHOWN]},
+    )

@@ -109,7 +109,8 @@ class _Work:
                 )
                 spool = Spool(Path(scratch, str(number)))
                 for name, rows in made.items():
-                    spool.append(name, rows)
+                    if rows.num_rows:
+                        spool.append(name, rows)
                 spool.close()
                 spools.append(spool)
                 outcomes.append(vars(DriveOutcome(item.drive_id, "published", dict(spool.rows))))

@@ -19,13 +19,13 @@ from fleet_assets.features.source import DeltaSource
 from fleet_assets.lake.tables import contract_of
 
 TYPES: dict[str, FeastType] = {"double": Float64, "long": Int64, "string": String, "boolean": Bool}
-# Columns of a feature table that are no features.
-KEYS_AND_TIMES = {"drive_id", "day", "frame", "vehicle", "t_ns", "available_ns", "t_cut_ns", "cell"}
+# Columns of feature tables that are no features; join keys are none either.
+KEYS_AND_TIMES = {"drive_id", "day", "frame", "vehicle", "t_ns", "available_ns", "t_cut_ns"}
 
 
-def feature_columns(contract: TableContract) -> list[str]:
+def feature_columns(contract: TableContract, keys: Sequence[str] = ()) -> list[str]:
     """Columns that hold features, in the contract's order."""
-    return [column.name for column in contract.columns if column.name not in KEYS_AND_TIMES]
+    return [column.name for column in contract.columns if column.name not in {*KEYS_AND_TIMES, *keys}]
 
 
 def feature_view(table: str, *, entities: Sequence[Entity], ttl: timedelta, name: str | None = None) -> FeatureView:
@@ -49,7 +49,7 @@ def feature_view(table: str, *, entities: Sequence[Entity], ttl: timedelta, name
         ttl=ttl,
         schema=[
             Field(name=c, dtype=TYPES[fields[c].type], description=fields[c].description)
-            for c in [*keys, *feature_columns(contract)]
+            for c in [*keys, *feature_columns(contract, keys)]
         ],
         source=DeltaSource(table=table, name=view),
         description=contract.description,

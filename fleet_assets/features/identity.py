@@ -27,6 +27,7 @@ from fleet_assets.edge.feed import LIVE
 from fleet_assets.errors import FleetError
 
 PATH = Path(__file__).with_name("identities.json")
+REPO = Path(__file__).parents[2] / "feature_repo"
 _KERNELS = "fleet_assets.kernels"
 
 
@@ -50,6 +51,15 @@ def identities() -> Mapping[str, str]:
 def code_version(views: Iterable[str]) -> str:
     """What rows of these views are made by, for lake.versions: `<view>@v<version>:<identity>`, joined by spaces."""
     return " ".join(f"{view}@v{LIVE[view].VERSION}:{identities()[view]}" for view in sorted(views))
+
+
+def repo_hash() -> str:
+    """sha256 of the definitions, 16 digits: the code version of what is made from them."""
+    digest = hashlib.sha256()
+    for path in sorted(REPO.rglob("*")):
+        if path.suffix in (".py", ".yaml"):
+            digest.update(path.relative_to(REPO).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def recorded() -> dict[str, dict[str, str]]:

@@ -7,18 +7,18 @@ and a FeatureStore over it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from feast import FeatureStore
 from feast.infra.registry.file import FileRegistryStore
 from feast.repo_config import RegistryConfig
+from feast.repo_contents import RepoContents
 
+from fleet_assets.features.identity import REPO
 from fleet_assets.services.home import Home
-
-REPO = Path(__file__).parents[2] / "feature_repo"
 
 
 class InstallationRegistryStore(FileRegistryStore):
@@ -44,20 +44,22 @@ def apply() -> None:
         apply_total(store.config, REPO, skip_source_validation=False)
 
 
-def repo_hash() -> str:
-    """sha256 of the definitions, 16 digits: the code version of what is made from them."""
-    digest = hashlib.sha256()
-    for path in sorted(REPO.rglob("*")):
-        if path.suffix in (".py", ".yaml"):
-            digest.update(path.relative_to(REPO).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+def definitions() -> RepoContents:
+    """What feature_repo/ defines, applied or not."""
+    from feast.repo_operations import parse_repo
+
+    with _in_folder(REPO):
+        return parse_repo(REPO)
 
 
 @contextlib.contextmanager
 def _in_folder(folder: Path) -> Iterator[None]:
+    """As Feast's own commands run there: its files import each other by name."""
     before = Path.cwd()
     os.chdir(folder)
+    sys.path.insert(0, str(folder))
     try:
         yield
     finally:
+        sys.path.remove(str(folder))
         os.chdir(before)

@@ -18,12 +18,13 @@ from fleet_assets.capture.drive_key import DriveKey
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.edge.feed import LIVE, Feed, in_order_of_arrival, records_of
 from fleet_assets.edge.messages import values_of
+from fleet_assets.features.places import VISITS, cells_of, visits
 from fleet_assets.features.policy import LivePolicy, Source
 from fleet_assets.kernels.features.records import NO_TIME, VALUES
 
 SIGNALS = ("ingest.imu", "ingest.gnss", "ingest.bus_signals")
-INPUTS = ("ingest.messages", *SIGNALS, "synchronise.frames", "synchronise.matches")
-OUTPUTS = tuple(f"features.{view}" for view in LIVE)
+INPUTS = ("ingest.messages", *SIGNALS, "ingest.labels", "synchronise.frames", "synchronise.matches")
+OUTPUTS = (*(f"features.{view}" for view in LIVE), VISITS)
 # (rows of ingest.messages) -> (row, message), in any order.
 Payload = Callable[[pa.Table], Iterator[tuple[int, bytes]]]
 
@@ -59,7 +60,15 @@ def replay_drive(
             "t_cut_ns": pa.array(cut_ns, mask=cut_ns == NO_TIME),
             **{name: columns[:, index] for index, name in enumerate(LIVE[view].FEATURES)},
         }
+        if view == "position":
+            live["cell"] = cells_of(live["latitude_deg"], live["longitude_deg"])
         made[f"features.{view}"] = _table(f"features.{view}", live, constants, frames.num_rows)
+    made[VISITS] = visits(
+        made["features.position"],
+        made["features.ego_motion"],
+        tables["ingest.labels"],
+        {"drive_id": drive_id, "day": day},
+    )
     return made
 
 
@@ -73,7 +82,7 @@ def drive_records(tables: Mapping[str, pa.Table], policy: LivePolicy, payload: P
         if one is not None:
             rows = _rows(tables, one)
             rows = rows.filter(pc.is_valid(rows["t_host_ns"]))
-            values = _signal_values(rows, source) if source in _COLUMNS else _payload_values(rows, payload)
+            values = _signal_values(rows, source) if source in _COLUMNS else _payload_values(rows, source, payload)
             device_ns = pc.fill_null(rows["t_device_ns"], int(NO_TIME)).to_numpy()
             host_ns, sequence = rows["t_host_ns"].to_numpy(), rows["sequence"].to_numpy()
             parts.append(records_of(source, rank[one.stream], host_ns, device_ns, sequence, values))
@@ -128,11 +137,11 @@ def _signal_values(rows: pa.Table, source: str) -> list[np.ndarray]:
     return [np.asarray(rows[column].to_numpy(), dtype=np.float64) for column in _COLUMNS[source]]
 
 
-def _payload_values(rows: pa.Table, payload: Payload) -> list[np.ndarray]:
+def _payload_values(rows: pa.Table, source: str, payload: Payload) -> list[np.ndarray]:
     values = np.full((rows.num_rows, VALUES), np.nan)
     schema_name = rows["schema_name"].to_pylist()
     for row, message in payload(rows):
-        values[row] = values_of(schema_name[row], message)
+        values[row] = values_of(source, schema_name[row], message)
     return list(values.T)
 
 

@@ -48,7 +48,7 @@ def extended(folder: Path) -> Path:
     definitions = folder / "fleet_assets/definitions.py"
     text = definitions.read_text()
     for old, new in (
-        ("live_features, *PLANNED]", "live_features, top_speed, *PLANNED]"),
+        ("*FEATURES, *PLANNED]", "*FEATURES, top_speed, *PLANNED]"),
         ("\nimport dagster as dg\n", "\nimport dagster as dg\nfrom fleet_assets.curate.assets import top_speed\n"),
     ):
         assert text.count(old) == 1

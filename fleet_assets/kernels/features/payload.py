@@ -11,6 +11,7 @@ from numba import njit
 
 NEAR_M = 5.0
 SATURATED = 250
+ECHO = 64  # of 255
 FAR_SHARE = 0.95  # of the returns are nearer than the far range
 _RANGE_STEP_M = 0.5
 _RANGE_STEPS = 600
@@ -55,6 +56,29 @@ def image_summary(pixels: np.ndarray) -> tuple[float, float, float, float]:
     variance = max(squares / count - mean * mean, 0.0)
     sharpness = steps / (count - height) / scale if width > 1 else 0.0
     return mean / scale, np.sqrt(variance) / scale, sharpness, saturated / count
+
+
+@njit(cache=True)
+def radar_summary(pixels: np.ndarray) -> tuple[float, float, float, float, float]:
+    """uint8 [height, width, channels], an image of echoes -> returns (pixels of at least ECHO), NaN, NaN, share of returns that
+    stand alone, mean intensity of the returns (0 to 1). An echo of an object covers several cells; one that stands alone is
+    mostly noise."""
+    height, width, _ = pixels.shape
+    count, alone, total = 0, 0, 0
+    for y in range(height):
+        for x in range(width):
+            if pixels[y, x, 0] < ECHO:
+                continue
+            count += 1
+            total += int(pixels[y, x, 0])
+            near = y > 0 and pixels[y - 1, x, 0] >= ECHO
+            near = near or (y + 1 < height and pixels[y + 1, x, 0] >= ECHO)
+            near = near or (x > 0 and pixels[y, x - 1, 0] >= ECHO)
+            near = near or (x + 1 < width and pixels[y, x + 1, 0] >= ECHO)
+            alone += not near
+    if count == 0:
+        return 0.0, np.nan, np.nan, np.nan, np.nan
+    return float(count), np.nan, np.nan, alone / count, total / count / 255.0
 
 
 @njit(cache=True)

@@ -30,6 +30,6 @@ CAMERA = 4  # checksum; mean luminance, contrast, sharpness, share of saturated 
 LIDAR = (
     5  # checksum; returns, mean range [m], far range [m], share of near returns, mean intensity (payload.cloud_summary)
 )
-RADAR = 6  # checksum; returns, mean range [m], far range [m], share of near returns, mean intensity
+RADAR = 6  # as LIDAR; of an image: checksum; returns, NaN, NaN, share of returns that stand alone, mean intensity (radar_summary)
 SOURCES = ("imu", "gnss", "speed", "steering", "camera", "lidar", "radar")
 COUNT = len(SOURCES)

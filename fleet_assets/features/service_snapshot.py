@@ -1,0 +1,163 @@
+"""A feature service's snapshot file and bundle, from the lake at one commit.
+
+In: a service of feature_repo/, a snapshot of the lake. Out: the file that online store and vehicles map; the signed bundle that
+vehicles install. Of each key the latest row counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fleet_assets.edge.bundle import Manifest, activate, install
+from fleet_assets.edge.features import FeatureBundle
+from fleet_assets.edge.feed import LIVE
+from fleet_assets.errors import FleetError
+from fleet_assets.features.bundle_build import build_bundle
+from fleet_assets.features.registry import definitions
+from fleet_assets.features.snapshot_build import EVENT_TIME, Built, SnapshotView, build_snapshot
+from fleet_assets.features.source import DeltaSource
+from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.tables import Snapshot, contract_of
+from fleet_assets.services.home import Home
+from fleet_assets.signing.keys import KeyRing, SigningKey
+
+_COMPARED = 200  # keys of a view that are looked up in a bundle before it counts
+
+
+def service_snapshot(snapshot: Snapshot, service: str, path: Path) -> Built:
+    """Writes the snapshot file of a service. Raises FleetError for an unknown service, and for one without any row."""
+    views = _views_of(service)
+    made = [_view(snapshot, view) for view in views]
+    tables = sorted({view.batch_source.table for view in views})
+    return build_snapshot(
+        path,
+        made,
+        service=service,
+        lakefs_commit=snapshot.commit_id,
+        delta_versions={table: snapshot.table(table).version() for table in tables},
+    )
+
+
+def _views_of(service: str) -> list[Any]:
+    """The views of a service that have rows; what is on demand has none."""
+    repo = definitions()
+    known = {found.name: found for found in repo.feature_services}
+    if service not in known:
+        raise FleetError(f"There is no feature service {service}", remedy=f"There are {', '.join(sorted(known))}.")
+    views = {view.name: view for view in repo.feature_views}
+    return [views[one.name] for one in known[service].feature_view_projections if one.name in views]
+
+
+def _view(snapshot: Snapshot, view: Any) -> SnapshotView:
+    source: DeltaSource = view.batch_source
+    keys = [column.name for column in view.entity_columns]
+    features = [field.name for field in view.features]
+    rows = snapshot.scan(source.table, [*keys, *features, source.timestamp_field])
+    return SnapshotView(
+        name=view.name,
+        version=int(view.tags.get("kernel_version", 1)),
+        entity_columns=keys,
+        feature_columns=features,
+        rows=rows.rename_columns(
+            [EVENT_TIME if name == source.timestamp_field else name for name in rows.column_names]
+        ),
+        ttl_ns=round(view.ttl.total_seconds() * 1e9) if view.ttl else 0,
+        identity=view.tags.get("identity") or _identity(source.table),
+    )
+
+
+def _identity(table: str) -> str:
+    """Of a view that no live kernel makes: what its contract means."""
+    return hashlib.sha256(f"{table}:{contract_of(table).fingerprint}".encode()).hexdigest()[:32]
+
+
+def snapshot_file(home: Home, service: str) -> Path:
+    """Where the snapshot of a service lies."""
+    return home.root / "features" / f"{service}.snapshot"
+
+
+def bundle_folder(home: Home, service: str) -> Path:
+    """Where the latest bundle of a service lies."""
+    return home.root / "features" / "bundles" / service
+
+
+def service_bundle(home: Home, file: Path, folder: Path) -> Manifest:
+    """Signs a snapshot file as a bundle, in place of an earlier one in the folder."""
+    kernels = [
+        {"feature": view, "kernel": kernel.__name__, "identity": identity}
+        for view, (kernel, identity) in _kernels().items()
+    ]
+    fresh = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
+    manifest = build_bundle(file, fresh, [installation_key(home)], kernels=kernels)
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(fresh, folder)
+    return manifest
+
+
+def _kernels() -> dict[str, tuple[Any, str]]:
+    from fleet_assets.features.identity import identities
+
+    return {view: (LIVE[view], identity) for view, identity in identities().items()}
+
+
+def installation_key(home: Home) -> SigningKey:
+    """The key of this installation, made on first use: its passphrase lies beside it, readable to its owner alone. A fleet has a
+    key that is kept elsewhere."""
+    folder = home.root / "keys"
+    path, phrase = folder / "bundles.pem", folder / "passphrase"
+    if not path.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(phrase, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_urlsafe(32))
+        SigningKey.create(path, phrase.read_text())
+    return SigningKey.read(path, phrase.read_text())
+
+
+def bundle_differences(lake: Lake, home: Home, service: str) -> list[str]:
+    """Installs the bundle as a vehicle does, into a folder of its own, and looks keys up that the lake has at the bundle's
+    commit. Gives what differs, a sentence each."""
+    folder = bundle_folder(home, service)
+    ring = KeyRing([installation_key(home).public])
+    with tempfile.TemporaryDirectory(dir=home.scratch, prefix="vehicle-") as root:
+        activate(Path(root), install(folder, Path(root), ring).id, ring)
+        device = FeatureBundle.open(Path(root), ring)
+        snapshot = lake.at(device.versions.lakefs_commit)
+        findings = []
+        for view in _views_of(service):
+            table = view.batch_source.table
+            keys = [column.name for column in view.entity_columns]
+            names = [field.name for field in view.features]
+            rows = _some(snapshot.scan(table, [*keys, *names, view.batch_source.timestamp_field]), keys, view)
+            answer = device.answer(view.name)
+            for row in rows.to_pylist():
+                key = tuple(row[name] for name in keys)
+                device.lookup(
+                    view.name, key if len(keys) > 1 else key[0], answer, now_ns=row[view.batch_source.timestamp_field]
+                )
+                told = dict(zip(answer.features, answer.values.tolist(), strict=True))
+                wanted = {name: math.nan if row[name] is None else float(row[name]) for name in names}
+                findings += [
+                    f"{view.name}:{name} of {key} is {told[name]} in the bundle, {wanted[name]} in the lake"
+                    for name in names
+                    if told[name] != wanted[name] and not (math.isnan(told[name]) and math.isnan(wanted[name]))
+                ]
+        return findings
+
+
+def _some(rows: pa.Table, keys: list[str], view: Any) -> pa.Table:
+    """Rows all over a view, the latest of each key."""
+    ordered = rows.sort_by([*((key, "ascending") for key in keys), (view.batch_source.timestamp_field, "ascending")])
+    numbered = ordered.append_column("row", pa.array(range(ordered.num_rows)))
+    last = numbered.group_by(keys, use_threads=False).aggregate([("row", "max")])["row_max"]
+    return ordered.take(last).take(list(range(0, len(last), max(1, len(last) // _COMPARED))))

@@ -1,0 +1,214 @@
+"""From recordings to a bundle on a vehicle, on a real lake: what the graph's assets make, check, and refuse."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from lake.publisher import judge
+
+from fleet_assets.capture.deliver import deliver
+from fleet_assets.edge.bundle import activate, install
+from fleet_assets.edge.features import FeatureBundle
+from fleet_assets.errors import FleetError
+from fleet_assets.features import assets, checks
+from fleet_assets.features.batch import features_batch
+from fleet_assets.features.catalogue import catalogue, kernel_history, look_up
+from fleet_assets.features.places import CONTEXT, VISITS, publication_key, publish_places
+from fleet_assets.features.replay import OUTPUTS
+from fleet_assets.features.service_snapshot import bundle_folder, installation_key
+from fleet_assets.features.write import upsert
+from fleet_assets.ingest.batch import ingest_batch
+from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.schema import apply
+from fleet_assets.resources import FleetResource
+from fleet_assets.services import supervisor
+from fleet_assets.services.home import Home
+from fleet_assets.signing.keys import KeyRing
+from fleet_assets.simulate.drives import write_drive
+from fleet_assets.synchronise.batch import synchronise_batch
+
+pytestmark = [
+    pytest.mark.services,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*experimental:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),
+]
+STARTS = ("2026-01-05T10:00:00Z", "2026-01-05T17:00:00Z")
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Home]:
+    """An installation of its own: what these tests publish is nobody else's."""
+    root = Path(tempfile.mkdtemp(prefix="fleet-"))
+    before = os.environ.get("FLEET_HOME")
+    os.environ["FLEET_HOME"] = str(root)
+    opened = Home.open(root)
+    supervisor.up(opened, only=["lakefs"], bound_to=os.getpid())
+    yield opened
+    supervisor.down(opened)
+    if before is None:
+        del os.environ["FLEET_HOME"]
+    else:
+        os.environ["FLEET_HOME"] = before
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="module")
+def lake(home: Home) -> Lake:
+    opened = Lake.open(home)
+    opened.auditor = judge
+    apply(opened)
+    return opened
+
+
+@pytest.fixture(scope="module")
+def drives(home: Home, lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two simulated drives, carried to live features in this process."""
+    folder = tmp_path_factory.mktemp("recordings")
+    keys = []
+    for seed, start in enumerate(STARTS):
+        path = folder / f"{seed}.mcap"
+        write_drive(path, seed=seed, start=datetime.fromisoformat(start), duration_s=12, vehicle="car7")
+        keys.append(deliver(path, home.landing, vehicle="car7", start=start).drive_id)
+    for batch in (ingest_batch, synchronise_batch, features_batch):
+        outcome = batch(home, lake, keys, run_id="test", parallel=False)
+        assert [drive.status for drive in outcome.drives] == ["published", "published"], outcome
+        assert outcome.audit_failures == {}
+    return keys
+
+
+@pytest.fixture(scope="module")
+def made(home: Home, lake: Lake, drives: list[str]) -> dg.ExecuteInProcessResult:
+    chosen = [assets.place_context, assets.registry, assets.online_snapshot, assets.edge_bundle]
+    return dg.materialize(chosen, resources={"fleet": FleetResource(home_path=str(home.root))})
+
+
+def test_live_features_of_every_frame(lake: Lake, drives: list[str]) -> None:
+    snapshot = lake.at()
+    assert checks.row_counts(snapshot, drives) == []
+    assert checks.one_identity(snapshot, drives) == []
+    assert [finding for drive in drives for finding in checks.as_a_vehicle(snapshot, drive)] == []
+    motion = snapshot.scan("features.ego_motion", drives=drives)
+    assert motion["speed_mps"].null_count < motion.num_rows / 4
+    scene = snapshot.scan("features.scene_context", drives=drives)
+    light = {
+        drive: pc.mean(scene.filter(pc.equal(scene["drive_id"], drive))["ambient_light"]).as_py() for drive in drives
+    }
+    assert light[drives[1]] < light[drives[0]]  # the second drive is by night
+
+
+def test_a_repeat_publishes_nothing_new(home: Home, lake: Lake, drives: list[str]) -> None:
+    before = {table: lake.at().scan(table, drives=drives) for table in OUTPUTS}
+    outcome = features_batch(home, lake, drives, run_id="again", parallel=False)
+    assert [drive.status for drive in outcome.drives] == ["published", "published"]
+    for table, rows in before.items():
+        order = [(name, "ascending") for name in ("drive_id", "frame" if "frame" in rows.column_names else "cell")]
+        assert lake.at().scan(table, drives=drives).sort_by(order).equals(rows.sort_by(order))
+
+
+def test_the_graph_makes_a_bundle(made: dg.ExecuteInProcessResult) -> None:
+    assert made.success
+    told = {check.check_name: check for check in made.get_asset_check_evaluations()}
+    assert {name for name, check in told.items() if not check.passed} == set()
+    assert set(told) == {"row_counts", "one_identity", "as_a_vehicle", "drift", "bias", "as_in_the_lake"}
+
+
+def test_three_ways_to_the_same_features(
+    made: dg.ExecuteInProcessResult, home: Home, lake: Lake, drives: list[str], tmp_path: Path
+) -> None:
+    ring = KeyRing([installation_key(home).public])
+    activate(tmp_path, install(bundle_folder(home, assets.SERVICE), tmp_path, ring).id, ring)
+    device = FeatureBundle.open(tmp_path, ring)
+    commit = device.versions.lakefs_commit
+    row = lake.at(commit).scan("features.ego_motion", drives=drives[:1], predicate="frame = 60").to_pylist()[0]
+    offline = look_up(assets.SERVICE, {"drive_id": drives[0], "frame": "60"}, ref=commit, time=None)
+    answer = device.answer("ego_motion")
+    device.lookup("ego_motion", (drives[0], 60), answer)
+    assert offline["commit_id"] == commit
+    assert offline["status"] == "found"
+    for name, value in zip(answer.features, answer.values.tolist(), strict=True):
+        assert value == row[name] == offline["features"][name] or (math.isnan(value) and row[name] is None)
+    assert offline["features"]["stopping_distance_m"] == pytest.approx(
+        row["speed_mps"] * 1.2 + row["speed_mps"] ** 2 / 8
+    )
+
+
+def test_a_finding_stops_the_snapshot(
+    home: Home, lake: Lake, drives: list[str], made: dg.ExecuteInProcessResult
+) -> None:
+    """A row that a vehicle would not have had."""
+    table = "features.ego_motion"
+    rows = lake.at().scan(table, drives=drives[:1])
+    at = rows.column_names.index("jerk_mps3")
+    upsert(lake, table, rows.set_column(at, rows.schema.field(at), pc.add(rows["jerk_mps3"], 1e-9)), name="tampered")
+    try:
+        snapshot = lake.at()
+        assert "jerk_mps3" in " ".join(checks.as_a_vehicle(snapshot, drives[0]))
+        assert checks.one_identity(snapshot, drives) == [
+            f"{drives[0]} was made by other kernels: fleet run --drives {drives[0]}"
+        ]
+        chosen = [assets.online_snapshot, assets.edge_bundle]
+        resources = {"fleet": FleetResource(home_path=str(home.root))}
+        stopped = dg.materialize(chosen, resources=resources, raise_on_error=False)
+        assert not stopped.success
+        assert stopped.get_asset_materialization_events() == []
+    finally:
+        features_batch(home, lake, drives, run_id="healed", parallel=False)
+
+
+# ---- places ----------------------------------------------------------------------------------------------------------
+
+
+def test_publications_of_places_are_never_changed(lake: Lake, drives: list[str]) -> None:
+    visits = lake.at().scan(VISITS, drives=drives)
+    assert visits.num_rows >= 1
+    assert pc.min(visits["passes"]).as_py() >= 1
+    moment = datetime(2026, 1, 6, 3, tzinfo=UTC)
+    assert publish_places(lake, moment) is not None
+    key = publication_key(moment)
+    before = lake.at().scan(CONTEXT, drives=[key])
+    assert pc.sum(before["place_passes"]).as_py() == pc.sum(visits["passes"]).as_py()
+    # A drive of before the publication comes afterwards.
+    late = visits.slice(0, 1).set_column(0, "drive_id", pa.array(["late--20260105T120000Z"]))
+    upsert(lake, VISITS, late, name="late")
+    assert publish_places(lake, moment) is None
+    assert lake.at().scan(CONTEXT, drives=[key]).equals(before)
+    later = moment + timedelta(days=1)
+    publish_places(lake, later)
+    after = lake.at().scan(CONTEXT, drives=[publication_key(later)])
+    assert pc.sum(after["place_passes"]).as_py() == pc.sum(before["place_passes"]).as_py() + late["passes"][0].as_py()
+    with pytest.raises(FleetError, match="has not come yet"):
+        publish_places(lake, datetime.now(UTC) + timedelta(days=1))
+
+
+# ---- what commands show ----------------------------------------------------------------------------------------------
+
+
+def test_catalogue_and_history(lake: Lake, drives: list[str]) -> None:
+    features = catalogue()
+    assert len(features) >= 60
+    assert all(row["meaning"] and row["owner"] for row in features)
+    kernels = [row for row in kernel_history(lake.at()) if row["current"]]
+    assert {row["view"] for row in kernels} == {"ego_motion", "position", "scene_context", "sensor_health"}
+    assert all(row["drives"] == len(drives) for row in kernels)
+
+
+def test_look_ups_of_what_is_not_there(made: dg.ExecuteInProcessResult, drives: list[str]) -> None:
+    nothing = look_up(assets.SERVICE, {"drive_id": drives[0], "frame": "99999"}, ref="main", time=None)
+    assert nothing["status"] == "nothing known"
+    early = look_up(assets.SERVICE, {"drive_id": drives[0], "frame": "60"}, ref="main", time="2020-01-01")
+    assert early["status"] == "nothing known"
+    with pytest.raises(FleetError, match="There is no feature service nope"):
+        look_up("nope", {}, ref="main", time=None)
+    with pytest.raises(FleetError, match="is no time"):
+        look_up(assets.SERVICE, {"drive_id": drives[0], "frame": "60"}, ref="main", time="tomorrow")
