@@ -7,15 +7,16 @@ camera's kernel needs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from fleet_assets.kernels import camera_image as ci
+from fleet_assets.kernels.sun import sun_position
 from fleet_assets.simulate.parameters import one_of, parameters
 
-DUSK_DEG = (-6.0, 4.0)  # height of the sun: civil twilight, and until it stands over the roofs
+DUSK_DEG = (-6.0, -0.833)  # height of the sun: civil twilight
 
 
 @dataclass(frozen=True)
@@ -34,26 +35,10 @@ class Conditions:
         return dict(parameters()["regions"][self.region])
 
 
-def sun_elevation_deg(when: datetime, latitude_deg: float, longitude_deg: float) -> float:
-    """Height of the sun, within about half a degree. Source: declination and equation of time after Spencer, 1971."""
-    when = when.astimezone(UTC)
-    hour = when.hour + when.minute / 60 + when.second / 3600
-    day = 2 * np.pi * (when.timetuple().tm_yday - 1 + (hour - 12) / 24) / 365
-    declination = (
-        0.006918 - 0.399912 * np.cos(day) + 0.070257 * np.sin(day) - 0.006758 * np.cos(2 * day) + 0.000907 * np.sin(2 * day)
-    )  # fmt: skip
-    late_min = 229.18 * (
-        0.000075 + 0.001868 * np.cos(day) - 0.032077 * np.sin(day) - 0.014615 * np.cos(2 * day) - 0.040849 * np.sin(2 * day)
-    )  # fmt: skip
-    angle = np.radians((hour * 60 + late_min + 4 * longitude_deg) / 4 - 180)
-    latitude = np.radians(latitude_deg)
-    height = np.sin(latitude) * np.sin(declination) + np.cos(latitude) * np.cos(declination) * np.cos(angle)
-    return float(np.degrees(np.arcsin(height)))
-
-
 def light_at(when: datetime, region: str) -> str:
     """day, dusk (dawn too) or night."""
-    elevation = sun_elevation_deg(when, *parameters()["regions"][region]["origin_deg"])
+    t_ns = int(when.timestamp()) * 1_000_000_000
+    elevation = sun_position(t_ns, *parameters()["regions"][region]["origin_deg"]).elevation_deg
     return "night" if elevation < DUSK_DEG[0] else "dusk" if elevation < DUSK_DEG[1] else "day"
 
 

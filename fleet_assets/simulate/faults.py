@@ -67,25 +67,22 @@ def parse(wanted: Iterable[str], clocks: Iterable[str], streams: Iterable[str]) 
             raise FleetError(f"No fault is called {name}", remedy=f"There are {', '.join(FAULTS)}.")
         usual = FAULTS[name].target
         target = target or (streams[0] if usual == CAMERA else usual)
-        possible = (
-            clocks
-            if usual in clocks
-            else ["imu"]
-            if usual == "imu" and name in _CONTENT
-            else streams
-            if usual
-            else [""]
-        )
+        possible = _targets(name, clocks, streams)
         if target not in possible:
-            raise FleetError(
-                f"{name} cannot happen to {target}",
-                remedy=f"It can to {', '.join(possible)}."
-                if usual
-                else f"Say {name} alone: it happens to the whole file.",
-            )
+            how = f"It can to {', '.join(possible)}." if usual else f"Say {name} alone: it happens to the whole file."
+            raise FleetError(f"{name} cannot happen to {target}", remedy=how)
         found.add(Fault(name, target))
     order = list(FAULTS)
     return sorted(found, key=lambda fault: (order.index(fault.name), fault.target))
+
+
+def _targets(name: str, clocks: list[str], streams: list[str]) -> list[str]:
+    usual = FAULTS[name].target
+    if not usual:
+        return [""]
+    if usual in clocks:
+        return clocks
+    return ["imu"] if name in _OF_IMU else streams
 
 
 # ---- clocks ----------------------------------------------------------------------------------------------------------
@@ -202,7 +199,7 @@ def _broken(name: str, share: float) -> Callable[[Schedule, np.random.Generator]
     return change
 
 
-_CONTENT = ("nan_imu", "wrong_contract")
+_OF_IMU = ("nan_imu", "wrong_contract")
 _ON_STREAM: Mapping[str, Callable[[Schedule, np.random.Generator], Done]] = {
     "stuck_sensor": _stuck_sensor,
     "stuck_clock": _stuck_clock,

@@ -137,7 +137,6 @@ def near_corner(loop: Loop, along_m: float, within_m: float) -> bool:
 class Town:
     ground: Ground
     bands: Bands
-    works_m: float  # where the road works begin, on the right
 
 
 def build(random: np.random.Generator, loop: Loop, region: dict[str, Any], things: Things) -> Town:
@@ -150,7 +149,7 @@ def build(random: np.random.Generator, loop: Loop, region: dict[str, Any], thing
     _parked(random, loop, region, bands, works, things)
     _street_furniture(random, loop, region, bands, things)
     _waiting(random, loop, region, things)
-    return Town(ground, bands, works)
+    return Town(ground, bands)
 
 
 def _put(things: Things, loop: Loop, figure: figures.Figure, along_m: float, left_m: float, turn: float = 0.0) -> int:

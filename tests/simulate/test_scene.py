@@ -11,7 +11,7 @@ import pytest
 from simulate.conftest import START
 
 from fleet_assets.kernels import raycast as rc
-from fleet_assets.simulate.conditions import draw, light_at, sun_elevation_deg
+from fleet_assets.simulate.conditions import draw, light_at
 from fleet_assets.simulate.parameters import parameters, setup
 from fleet_assets.simulate.scene import MOUNT_M, Label, Scene, generator
 from fleet_assets.simulate.town import ASPHALT, MARKING, OPEN
@@ -220,17 +220,11 @@ def test_finer_and_all_round_setups() -> None:
 # ---- time of day -----------------------------------------------------------------------------------------------------
 
 
-def test_the_sun_stands_where_it_should() -> None:
-    """Against tables: Munich at the equinox, noon and midnight of solar time; sunrise of 21 June."""
-    at = START.replace(month=3, day=20, hour=11, minute=21)
-    assert sun_elevation_deg(at, 48.14, 11.58) == pytest.approx(90 - 48.14, abs=0.7)
-    assert sun_elevation_deg(at.replace(hour=23), 48.14, 11.58) == pytest.approx(48.14 - 90, abs=0.7)
-    assert sun_elevation_deg(START.replace(month=6, day=21, hour=3, minute=13), 48.14, 11.58) == pytest.approx(
-        -0.5, abs=1.0
-    )
-    assert [light_at(START.replace(month=1, day=5, hour=hour, minute=0), "munich") for hour in (3, 7, 11)] == [
-        "night", "dusk", "day",
-    ]  # fmt: skip
+def test_light_follows_from_the_time() -> None:
+    """Munich on 5 January: the sun rises at 7:04 UTC."""
+    day = START.replace(month=1, day=5)
+    times = {(3, 0): "night", (6, 45): "dusk", (11, 0): "day", (15, 50): "dusk", (17, 0): "night"}
+    assert {at: light_at(day.replace(hour=at[0], minute=at[1]), "munich") for at in times} == times
 
 
 # ---- motion ----------------------------------------------------------------------------------------------------------
