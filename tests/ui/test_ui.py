@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster import RunsFilter
 from playwright.sync_api import Browser, Page, expect
+from recordings import land
 from ui.browser import PICTURE_BYTES, STAGES, draw, hosts_of, new_page, open_lineage, opened
 
+from fleet_assets import runs
 from fleet_assets.contracts.loader import load_tables
+from fleet_assets.definitions import defs
 from fleet_assets.services.home import Home
-from fleet_assets.simulate.drives import write_drive
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 Fleet = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def carried(fleet_home: Home, fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """The session's installation, with at least one drive that has frames."""
+def carried(fleet_home: Home, fleet: Fleet) -> Home:
+    """The session's installation, with at least two drives that have frames."""
     fleet("contracts", "apply")
-    if not any(drive["frames"] for drive in fleet("show", "drives")):
-        recording = tmp_path_factory.mktemp("ui") / "drive.mcap"
-        start = "2026-03-04T05:06:07Z"
-        write_drive(recording, seed=1, start=datetime.fromisoformat(start), duration_s=5.0, vehicle="ui1", faults=())
-        fleet("ingest", recording, "--vehicle", "ui1", "--start", start)
-        fleet("run")
+    if sum(bool(drive["frames"]) for drive in fleet("show", "drives")) < 2:
+        for drive in ("ui1--20260304T050607Z", "ui2--20260304T050607Z"):
+            land(fleet_home.landing, drive)
+        assert fleet("run")["ok"]
     return fleet_home
 
 
@@ -103,3 +103,33 @@ def test_automation_is_switched_on(carried: Home, page: Page, name: str) -> None
     row = page.locator("div", has=named).filter(has=switch).last
     expect(row.locator(switch)).to_have_count(1, timeout=60_000)
     expect(row.locator(switch)).to_be_checked(timeout=60_000)
+
+
+def test_drives_are_made_again_from_the_lineage(carried: Home, page: Page, fleet: Fleet) -> None:
+    """As the operator's guide says: select a group, Materialize, choose partitions, launch, and see it succeed."""
+    found = sorted(fleet("show", "drives"), key=lambda drive: drive["frames"])
+    drives = [drive["drive_id"] for drive in found if drive["frames"]][:2]
+    with runs.instance_of(carried) as instance:
+        known = {backfill.backfill_id for backfill in instance.get_backfills()}
+        page.goto(f"{carried.webserver_url}/locations/fleet_assets.definitions/asset-groups/synchronise/lineage")
+        page.get_by_role("button", name="Materialize all").click()
+        page.get_by_text("Select a partition or create one").click()
+        for drive in drives:
+            page.get_by_placeholder("Filter partitions").fill(drive)
+            page.get_by_role("menuitem", name=drive).click()
+        page.keyboard.press("Escape")
+        page.get_by_text(f"{len(drives)} partitions", exact=True).wait_for()
+        page.get_by_role("button", name="Launch backfill").click()
+        page.get_by_role("dialog").wait_for(state="detached")
+
+        (backfill_id,) = {backfill.backfill_id for backfill in instance.get_backfills()} - known
+        keys = runs.select("group:synchronise", defs)
+        ended = runs.follow(instance, backfill_id, keys, drives, lambda done, known: None)
+        assert ended.ok, ended.failures
+        run_ids = {run.run_id for run in instance.get_runs(RunsFilter(tags={runs.BACKFILL_TAG: backfill_id}))}
+    page.goto(f"{carried.webserver_url}/runs/b/{backfill_id}")
+    expect(page.get_by_text("100% completed")).to_have_count(len(keys), timeout=60_000)
+    # And main holds what it made.
+    for drive in drives:
+        made = {row["table_name"]: row["run_id"] for row in fleet("show", "drive", drive)["versions"]}
+        assert {made[key.to_user_string().replace("/", ".")] for key in keys} <= run_ids
