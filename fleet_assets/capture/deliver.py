@@ -22,7 +22,7 @@ from fleet_assets.capture.files import Progress, check_name, hash_file, hash_str
 from fleet_assets.capture.manifest import MAX_VALUE, NAME, Manifest, ManifestFile, printable, read_manifest, sync_folder
 from fleet_assets.capture.recordings import Found, manifests
 from fleet_assets.errors import FleetError
-from fleet_assets.formats.reader import RecordingFiles, open_recording
+from fleet_assets.formats.reader import RecordingFiles, RecordingInfo, open_recording
 
 _INCOMING = ".incoming-"
 _STALE_INCOMING_S = 24 * 3600.0
@@ -175,8 +175,7 @@ def _describe(
     if known is not None:
         vehicle = vehicle or known.drive.vehicle
         start = start or known.drive.start.isoformat()
-    elif vehicle is None or start is None:
-        info = open_recording(RecordingFiles(root, tuple(names))).info()
+    elif (info := _info(root, names, needed=vehicle is None or start is None)) is not None:
         vehicle, t_start_ns = vehicle or info.vehicle, info.t_start_ns
         # A logger that splits its files says in each of them when the drive started.
         start = start or info.context.get("start")
@@ -191,6 +190,17 @@ def _describe(
     if t_start_ns is None:
         raise FleetError(f"{what} does not say when it starts", remedy="Give --start, such as 2026-01-02T03:04:05Z.")
     return DriveKey.of(vehicle, utc_of_ns(t_start_ns)), context
+
+
+def _info(root: Path, names: Sequence[str], *, needed: bool) -> RecordingInfo | None:
+    """What the recording says about itself. Where nothing of it is needed, one that cannot be read says nothing: it is
+    delivered all the same, and ingest says what is wrong with it."""
+    try:
+        return open_recording(RecordingFiles(root, tuple(names))).info()
+    except FleetError:
+        if needed:
+            raise
+        return None
 
 
 def _time(text: str) -> datetime:

@@ -94,6 +94,14 @@ def test_what_is_not_given_comes_from_the_recording(tmp_path: Path, landing: Pat
     assert abs(drive.start - by_logger) < timedelta(seconds=1.5)
 
 
+def test_context_comes_from_the_recording_also_when_the_drive_is_given(tmp_path: Path, landing: Path) -> None:
+    path = tmp_path / "drive.mcap"
+    write_drive(path, seed=1, start=datetime(2026, 3, 4, tzinfo=UTC), duration_s=2.0, vehicle="car9")
+    given = deliver(path, landing, vehicle="car7", start="2026-03-04T00:00:00Z")
+    context = read_manifest(landing / given.folder).context
+    assert context["weather"]["source"] == "recording"
+
+
 def test_what_is_missing_is_named(recording: Path, landing: Path) -> None:
     with pytest.raises(FleetError, match="No reader knows what is in card") as caught:
         deliver(recording, landing, vehicle="car7")
