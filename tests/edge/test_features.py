@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from features.tables import T_NS, built, mixed_view, numeric_view, truth
+from features.writers import writers
 
 from fleet_assets.edge import bundle as bundles
 from fleet_assets.edge import features as edge
@@ -285,6 +287,30 @@ def test_no_answer_mixes_versions_while_they_change(tmp_path: Path, key: Signing
         thread.join()
     assert len(seen) > 1
     assert all(len(set(answer)) == 1 for answer in seen)
+
+
+@pytest.mark.slow
+def test_activations_killed_at_fifty_moments_leave_a_whole_version(tmp_path: Path, root: Path) -> None:
+    signer = SigningKey.create(tmp_path / "key", "a passphrase for tests")
+    ring = KeyRing([signer.public])
+    ids = {}
+    for version in range(3):
+        bundle = made(tmp_path / f"b{version}", signer, numeric_view(300, 8, value=float(version)))
+        ids[installed(root, bundle, ring)] = version
+    moments = random.Random(0)
+    seen = set()
+    with writers(root, "activate") as start:
+        for _ in range(50):
+            writer = start(0)
+            time.sleep(moments.random() * 0.05)
+            os.kill(writer, signal.SIGKILL)
+            opened = FeatureBundle.open(root, ring)
+            values = opened.lookup_many("place", np.arange(0, 900, 3))[0]
+            assert set(values.ravel()) == {ids[opened.versions.bundle]}
+            seen.add(opened.versions.bundle)
+            assert set(bundles.state(root)["previous"]) <= ids.keys()
+    assert len(seen) > 1
+    bundles.activate(root, min(ids), ring)  # no lock is left behind
 
 
 # ---- deltas ----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import random
+import signal
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +33,7 @@ from feast.data_source import PushMode
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Bool, Float32, Float64, Int32, Int64, String, UnixTimestamp
 from feast.value_type import ValueType
+from features.writers import writers
 
 from fleet_assets.errors import FleetError
 from fleet_assets.features.online_files import OnlineFiles
@@ -60,6 +65,11 @@ def place_rows(rows: int = ROWS) -> pd.DataFrame:
     return pa.table({"cell": pa.array(range(rows), pa.int64()), "event_timestamp": times, **columns})
 
 
+def place_fields() -> list[Field]:
+    types = [Float64, Float32, Int64, Int32, Bool, UnixTimestamp, String]
+    return [Field(name=name, dtype=kind) for name, kind in zip(PLACE, types, strict=True)]
+
+
 def objects(folder: Path) -> list[Any]:
     """Views of every kind, over Parquet files in folder."""
     places = place_rows()
@@ -79,10 +89,7 @@ def objects(folder: Path) -> list[Any]:
     place_source = FileSource(name="places", path=str(folder / "place.parquet"), timestamp_field="event_timestamp")
     drive_source = FileSource(name="drives", path=str(folder / "drive.parquet"), timestamp_field="event_timestamp")
     push = PushSource(name="pushed", batch_source=place_source)
-    types = dict(zip(PLACE, [Float64, Float32, Int64, Int32, Bool, UnixTimestamp, String], strict=True))
-    place = FeatureView(
-        name="place", entities=[cell], schema=[Field(name=n, dtype=t) for n, t in types.items()], source=push
-    )
+    place = FeatureView(name="place", entities=[cell], schema=place_fields(), source=push)
     drive = FeatureView(
         name="drive", entities=[vehicle, frame], source=drive_source, schema=[Field(name="jerk", dtype=Float64)]
     )
@@ -103,7 +110,7 @@ def objects(folder: Path) -> list[Any]:
     return [cell, vehicle, frame, place, drive, track, scaled, service, aliased]
 
 
-def store_of(folder: Path, kind: str, **options: Any) -> FeatureStore:
+def store_of(folder: Path, kind: str, *, versions: bool = False, **options: Any) -> FeatureStore:
     folder.mkdir(parents=True, exist_ok=True)
     online = (
         {"type": "sqlite", "path": "online.db"} if kind == "sqlite" else {"type": OURS, "path": "online", **options}
@@ -111,7 +118,11 @@ def store_of(folder: Path, kind: str, **options: Any) -> FeatureStore:
     config = RepoConfig(
         project="fleet",
         provider="local",
-        registry={"path": str(folder / "registry.db"), "cache_ttl_seconds": 600},
+        registry={
+            "path": str(folder / "registry.db"),
+            "cache_ttl_seconds": 600,
+            "enable_online_feature_view_versioning": versions,
+        },
         online_store=online,
         offline_store={"type": "dask"},
         entity_key_serialization_version=3,
@@ -271,6 +282,37 @@ def test_views_and_stores_are_deleted(fresh: list[FeatureStore], tmp_path: Path)
     assert not (tmp_path / "ours" / "online" / "fleet").exists()
 
 
+def test_versions_of_a_view_are_kept_apart(tmp_path: Path) -> None:
+    answers = []
+    for kind in ("sqlite", "ours"):
+        store = store_of(tmp_path / kind, kind, versions=True)
+        cell, vehicle, frame, place, *_ = objects(tmp_path)
+        for features in (PLACE[:1], PLACE[:2]):
+            place = FeatureView(
+                name="place",
+                entities=[cell],
+                source=place.stream_source or place.batch_source,
+                schema=[field for field in place_fields() if field.name in features],
+            )
+            store.apply([cell, vehicle, frame, place])
+            store.materialize(T0 - timedelta(days=1), T0 + timedelta(days=2), feature_views=["place"])
+        rows = [{"cell": 3}, {"cell": 10**6}]
+        answers.append(
+            [
+                answer(store, refs, rows, full_feature_names=full)
+                for refs in (
+                    ["place@v0:speed"],
+                    ["place@v1:speed", "place@v1:share"],
+                    ["place:share"],
+                    ["place@v7:speed"],
+                )
+                for full in (False, True)
+            ]
+        )
+    assert answers[1] == answers[0]
+    assert not isinstance(answers[0][0], type)
+
+
 # ---- published snapshots -------------------------------------------------------------------------------------------------
 
 
@@ -372,3 +414,34 @@ def test_a_foreign_log_is_refused(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"something else, and long")
     with pytest.raises(FleetError, match="no log of an online store"):
         OnlineFiles(tmp_path).refresh()
+
+
+@pytest.mark.slow
+def test_writers_killed_at_fifty_moments_leave_whole_writes(tmp_path: Path) -> None:
+    folder = tmp_path / "online"
+    reader, moments, last = OnlineFiles(folder), random.Random(0), 0
+    with writers(folder, "push") as start:
+        for _ in range(50):
+            writer = start(last + 1)
+            until = time.monotonic() + 60
+            while last == version_of(reader, last) and time.monotonic() < until:
+                time.sleep(0.001)
+            time.sleep(moments.random() * 0.02)
+            os.kill(writer, signal.SIGKILL)
+            seen = version_of(reader, last)
+            assert seen > last
+            assert version_of(OnlineFiles(folder), last) >= seen
+            last = seen
+
+
+def version_of(files: OnlineFiles, last: int) -> int:
+    """The version of the rows, after looking that all are of one write."""
+    with files.lock:
+        files.refresh()
+        rows = list(files.table("t").rows.values())
+    if not rows and not last:
+        return 0
+    assert len(rows) == 5
+    values = {row.values["f"] for row in rows}
+    assert len(values) == 1
+    return int(values.pop())

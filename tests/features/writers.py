@@ -17,11 +17,15 @@ from tempfile import TemporaryDirectory
 
 from features.tables import write_version
 
+from fleet_assets.edge import bundle as bundles
+from fleet_assets.features.online_files import OnlineFiles
+from fleet_assets.signing.keys import KeyRing
+
 
 @contextmanager
-def writers(path: Path) -> Iterator[Callable[[int], int]]:
+def writers(path: Path, work: str = "snapshot") -> Iterator[Callable[[int], int]]:
     """A function that starts a writer of versions from the given one on, and gives its process id."""
-    command = [sys.executable, "-m", "features.writers", str(path)]
+    command = [sys.executable, "-m", "features.writers", str(path), work]
     tests = str(Path(__file__).parents[1])
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": tests}
@@ -39,7 +43,26 @@ def writers(path: Path) -> Iterator[Callable[[int], int]]:
         stdin.close()
 
 
-def main(path: Path) -> None:
+def activate_version(root: Path, version: int) -> None:
+    """Makes another of the installed bundles active; `key.pub` lies beside root."""
+    installed = sorted(folder.name for folder in (root / "versions").iterdir())
+    bundles.activate(root, installed[version % len(installed)], KeyRing.read(root.parent / "key.pub"))
+
+
+def push_version(folder: Path, version: int) -> None:
+    """Five rows of one write, whose every value is their version."""
+    value = {"f": str(version).encode()}
+    OnlineFiles(folder).write("t", [(bytes([key]), version, value) for key in range(5)])
+
+
+WORK: dict[str, Callable[[Path, int], None]] = {
+    "snapshot": write_version,
+    "activate": activate_version,
+    "push": push_version,
+}
+
+
+def main(path: Path, work: Callable[[Path, int], None]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the killed ones
     with TemporaryDirectory() as scratch:
         write_version(Path(scratch, "warm"), 0)
@@ -47,9 +70,9 @@ def main(path: Path) -> None:
         child = os.fork()
         if not child:
             for version in itertools.count(int(line)):
-                write_version(path, version)
+                work(path, version)
         print(child, flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), WORK[sys.argv[2]])
