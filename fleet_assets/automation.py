@@ -46,6 +46,18 @@ def sweep_branches(context: dg.OpExecutionContext, fleet: FleetResource) -> None
         context.log.info(line)
 
 
+@dg.op(ins={"after": dg.In(dg.Nothing)}, description="Removes objects that were never committed, and counts the others.")
+def collect_garbage(context: dg.OpExecutionContext, fleet: FleetResource) -> None:
+    from fleet_assets.lake.garbage import CannotTell, collect
+
+    try:
+        mark = collect(fleet.lake)
+    except CannotTell as error:
+        context.log.warning(str(error))
+    else:
+        context.log.info(str(mark))
+
+
 @dg.op(ins={"after": dg.In(dg.Nothing)}, description="Removes run logs older than 30 days.")
 def tidy_logs(context: dg.OpExecutionContext, fleet: FleetResource) -> None:
     from fleet_assets.services.logs import tidy
@@ -56,7 +68,7 @@ def tidy_logs(context: dg.OpExecutionContext, fleet: FleetResource) -> None:
 
 @dg.job(description="Keeps the lake fast and the disk tidy; publishes no new rows.")
 def nightly_maintenance() -> None:
-    tidy_logs(after=sweep_branches(after=optimise_tables()))
+    tidy_logs(after=collect_garbage(after=sweep_branches(after=optimise_tables())))
 
 
 nightly = dg.ScheduleDefinition(

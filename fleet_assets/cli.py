@@ -87,7 +87,7 @@ def down(json: Json = False) -> None:
 
 @app.command()
 def status(json: Json = False) -> None:
-    """Whether each server answers, where, since when, and its log. Example: `fleet status --json`"""
+    """Whether each server answers, where, since when, and its log; what the lake holds. Example: `fleet status --json`"""
     if not _print_status(Home.open(), json):
         raise typer.Exit(Exit.FINDINGS)
 
@@ -95,11 +95,18 @@ def status(json: Json = False) -> None:
 def _print_status(home: Home, as_json: bool) -> bool:
     from dataclasses import asdict
 
+    from fleet_assets.lake.garbage import last_mark
+    from fleet_assets.lake.lake import REPOSITORY
     from fleet_assets.services import supervisor
 
     services = supervisor.status(home)
     rows = [asdict(service) for service in services]
-    console.print_rows(rows, title=f"Servers of {home.root}", empty="No server is known.", as_json=as_json)
+    mark = last_mark(home, REPOSITORY)
+    if as_json:
+        console.print_json({"servers": rows, "lake": mark and asdict(mark)})
+    else:
+        console.print_rows(rows, title=f"Servers of {home.root}", empty="No server is known.", as_json=False)
+        console.say(str(mark) if mark else "The lake's bytes are not counted yet: the night does it.")
     return all(service.ready for service in services)
 
 

@@ -121,7 +121,9 @@ def test_findings_end_with_3_and_are_one_document(tmp_path: Path) -> None:
 
     status = fleet("status", "--json", home=home)
     assert status.returncode == Exit.FINDINGS
-    assert [row["ready"] for row in json.loads(status.stdout)] == [False] * 4
+    said = json.loads(status.stdout)
+    assert [row["ready"] for row in said["servers"]] == [False] * 4
+    assert said["lake"] is None
 
     doctor = fleet("doctor", "--json", home=home)
     assert doctor.returncode == Exit.FINDINGS

@@ -63,13 +63,17 @@ class Commit:
     message: str
     t_s: int
     metadata: Mapping[str, str]
+    metarange: str  # the file of lakeFS that lists what it holds
 
 
 @dataclass(frozen=True)
 class ObjectInfo:
+    """address: where its bytes lie in the storage behind lakeFS."""
+
     path: str
     bytes: int
     t_s: int
+    address: str
 
 
 class Repository:
@@ -201,8 +205,12 @@ class Repository:
             return
 
     def branches(self, prefix: str = "") -> Iterator[str]:
-        for branch in self._pages("branches", self._client.branches_api.list_branches, self.name, prefix=prefix):
-            yield str(branch.id)
+        return iter(self.heads(prefix))
+
+    def heads(self, prefix: str = "") -> dict[str, str]:
+        """Commit id of every branch."""
+        found = self._pages("branches", self._client.branches_api.list_branches, self.name, prefix=prefix)
+        return {str(branch.id): str(branch.commit_id) for branch in found}
 
     def tag(self, name: str, ref: str) -> None:
         """Names are letters, digits, - and _ only. Tags are for ever: a name that is taken is AlreadyExists."""
@@ -250,8 +258,11 @@ class Repository:
         ):
             yield Change(str(entry.path), str(entry.type))
 
-    def log(self, ref: str, limit: int | None = None, stop_at: str | None = None) -> Iterator[Commit]:
-        """First-parent history, newest first; ends before stop_at (a commit id) or after limit commits."""
+    def log(
+        self, ref: str, limit: int | None = None, stop_at: str | None = None, *, first_parent: bool = True
+    ) -> Iterator[Commit]:
+        """History (of first parents alone, unless told), newest first; ends before stop_at (a commit id) or after limit
+        commits."""
         options: dict[str, Any] = {"stop_at": stop_at} if stop_at else {}
         entries = self._pages(
             f"history of {ref}",
@@ -259,14 +270,19 @@ class Repository:
             self.name,
             ref,
             amount=min(limit or 100, 100),
-            first_parent=True,
+            first_parent=first_parent,
             **options,
         )
         for number, entry in enumerate(entries):
             if entry.id == stop_at or (limit is not None and number >= limit):
                 return
             yield Commit(
-                str(entry.id), tuple(entry.parents), entry.message, entry.creation_date, dict(entry.get("metadata", {}))
+                str(entry.id),
+                tuple(entry.parents),
+                entry.message,
+                entry.creation_date,
+                dict(entry.get("metadata", {})),
+                str(entry.meta_range_id),
             )
 
     # ---- objects ----
@@ -276,7 +292,8 @@ class Repository:
         for entry in self._pages(
             f"objects of {ref}", self._client.objects_api.list_objects, self.name, ref, prefix=prefix, after=after
         ):
-            yield ObjectInfo(str(entry.path), int(entry.get("size_bytes", 0)), int(entry.mtime))
+            size, address = int(entry.get("size_bytes", 0)), str(entry.physical_address)
+            yield ObjectInfo(str(entry.path), size, int(entry.mtime), address)
 
     def has(self, ref: str, path: str) -> bool:
         """Whether the object is there."""
