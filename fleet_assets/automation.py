@@ -46,7 +46,9 @@ def sweep_branches(context: dg.OpExecutionContext, fleet: FleetResource) -> None
         context.log.info(line)
 
 
-@dg.op(ins={"after": dg.In(dg.Nothing)}, description="Removes objects that were never committed, and counts the others.")
+@dg.op(
+    ins={"after": dg.In(dg.Nothing)}, description="Removes objects that were never committed, and counts the others."
+)
 def collect_garbage(context: dg.OpExecutionContext, fleet: FleetResource) -> None:
     from fleet_assets.lake.garbage import CannotTell, collect
 

@@ -33,6 +33,15 @@ def test_every_table_of_a_drive_starts_with_its_key():
         assert set(contract.primary_key) <= {column.name for column in contract.columns if column.required}
 
 
+def test_every_kind_of_stream_can_be_published():
+    (rule,) = (
+        rule
+        for rule in load_tables()["ingest.streams"].rules
+        if rule.kwargs.get("column") == "kind" and rule.kwargs.get("value_set")
+    )
+    assert set(rule.kwargs["value_set"]) == set(KINDS)
+
+
 def test_times_say_that_they_are_nanoseconds():
     for contract in load_tables().values():
         for column in contract.columns:
