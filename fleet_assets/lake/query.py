@@ -6,6 +6,8 @@ refused before an engine sees it.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -27,7 +29,8 @@ _UNBOUNDED = frozenset({"array_repeat", "array_resize", "generate_series", "list
 
 
 def run_query(snapshot: Snapshot, sql: str, *, limit: int) -> pa.Table:
-    """At most limit rows. Raises FleetError for anything that is not one SELECT over contract tables."""
+    """At most limit rows; columns of one name are numbered: stream, stream_2. Raises FleetError for anything that is not one
+    SELECT over contract tables."""
     from deltalake.query import QueryBuilder
 
     text, tables = rewrite(sql, limit)
@@ -35,11 +38,27 @@ def run_query(snapshot: Snapshot, sql: str, *, limit: int) -> pa.Table:
     for table in sorted(tables):
         builder = builder.register(_registered(table), snapshot.table(table))
     try:
-        return pa.table(builder.execute(text))
+        found = pa.table(builder.execute(text))
     except Exception as error:  # the engine raises several kinds, some of them bare Exceptions
         raise FleetError(
             "The query failed", where=str(error).splitlines()[0], remedy="Check columns and types."
         ) from error
+    return found.rename_columns(_told_apart(found.column_names))
+
+
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """The same names, each once: rows as dictionaries would lose the others."""
+    taken = set(names)
+    seen: set[str] = set()
+    told = []
+    for name in names:
+        new = name
+        if name in seen:
+            new = next(text for number in itertools.count(2) if (text := f"{name}_{number}") not in taken)
+            taken.add(new)
+        seen.add(name)
+        told.append(new)
+    return told
 
 
 def _registered(table: str) -> str:

@@ -194,6 +194,28 @@ def test_results_are_those_of_pyarrow(lake: Lake) -> None:
 
 
 @ON_LAKE
+def test_columns_of_one_name_are_told_apart(lake: Lake) -> None:
+    found = lake.at().query(
+        "SELECT * FROM ingest.imu AS i JOIN ingest.gnss AS g ON i.drive_id = g.drive_id AND i.sequence = g.sequence",
+        limit=3,
+    )
+    names = found.column_names
+    columns = [*load_tables()[IMU].arrow_schema.names, *load_tables()[GNSS].arrow_schema.names]
+    assert len(names) == len(set(names)) == len(columns)
+    assert names == [name if name not in columns[:place] else f"{name}_2" for place, name in enumerate(columns)]
+    assert all(len(row) == len(columns) for row in found.to_pylist())
+
+    # The name that a number would give may be taken; a limit makes the engine number them in its own way.
+    found = lake.at().query(
+        "SELECT i.drive_id, g.drive_id, g.stream AS drive_id_2 FROM ingest.imu AS i JOIN ingest.gnss AS g USING (sequence)",
+        limit=1,
+    )
+    assert found.column_names == ["drive_id", "drive_id_3", "drive_id_2"]
+    found = lake.at().query("SELECT * FROM ingest.imu AS i JOIN ingest.gnss AS g USING (sequence) LIMIT 2", limit=1)
+    assert len(set(found.column_names)) == len(columns) - 1
+
+
+@ON_LAKE
 def test_old_commits_and_tags_give_old_rows(lake: Lake) -> None:
     sql = f"SELECT count(*) AS n, max(accel_x_mps2) AS mark FROM ingest.imu WHERE drive_id = '{B}'"
     then = [{"n": 40, "mark": 1.0}]
