@@ -203,7 +203,8 @@ def query(
     """
     from fleet_assets.lake.lake import Lake
 
-    result = Lake.open(Home.open()).at(at).query(sql, limit=limit)
+    with console.waiting("query"):
+        result = Lake.open(Home.open()).at(at).query(sql, limit=limit)
     console.print_rows(result.to_pylist(), title=f"{result.num_rows} rows", empty="No rows.", as_json=json)
 
 
@@ -269,7 +270,8 @@ def bench(
     if name == "list":
         console.print_rows(harness.names(), title="Benchmarks", empty="None.", as_json=json)
         return
-    result = harness.run(name, harness.Options(tuple(size or ())))
+    with console.waiting(f"benchmark {name}"):
+        result = harness.run(name, harness.Options(tuple(size or ())))
     if chart is not None:
         from benchmarks import charts
 

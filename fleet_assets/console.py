@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ out = Console(width=_WIDTH)
 err = Console(stderr=True, soft_wrap=True)
 
 Advance = Callable[[int, int], None]  # (done, total)
+_FIRST_LINE_S = 2.0
 _LINE_EVERY_S = 10.0
 
 
@@ -107,6 +109,26 @@ def progress(what: str, *, in_bytes: bool = False) -> Iterator[Advance]:
             bar.update(task, completed=done, total=total)
 
         yield advance
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """A line with the time so far, after two seconds and then now and then: for work that does not tell how far it is."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        began, pause_s = time.monotonic(), _FIRST_LINE_S
+        while not ended.wait(pause_s):
+            say(f"{what}: {time.monotonic() - began:.0f} s so far")
+            pause_s = _LINE_EVERY_S
+
+    teller = threading.Thread(target=tell, name="waiting", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
 
 
 def _lines(what: str, *, in_bytes: bool) -> Advance:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import threading
+
 import pytest
 
 from fleet_assets import console, show
@@ -17,6 +20,21 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
         advance(1, 4)
         advance(4, 4)
     assert capsys.readouterr().err == "runs: 1 of 4 after 11 s, about 33 s left\n"
+
+
+def test_waiting_says_how_long_it_has_been_and_ends_with_the_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_FIRST_LINE_S", 0.01)
+    said = ""
+    with console.waiting("query"):
+        while "\n" not in said:
+            said += capsys.readouterr().err
+    assert re.fullmatch(r"query: \d+ s so far", said.strip())
+    assert "waiting" not in {thread.name for thread in threading.enumerate()}
+    with pytest.raises(ZeroDivisionError), console.waiting("query"):
+        1 / 0  # noqa: B018
+    assert "waiting" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_cells_are_whole_lines_of_what_they_hold(capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,9 +60,27 @@ def append(repository: Repository, branch: str, table: str, rows: pa.Table | pa.
     counted = _Counted(contract, rows)
     properties = CommitProperties(custom_metadata={TASK_KEY: task}, max_commit_retries=_COMMIT_TRIES)
     target = open_table(repository, branch, contract)
+    _refuse_other_columns(contract, {column.name for column in target.schema().fields})
     with engine_errors(f"Rows of {table} could not be written to {branch}"):
         write_deltalake(target, counted.reader, mode="append", commit_properties=properties)
     return counted.rows
+
+
+def _refuse_other_columns(contract: TableContract, present: set[str]) -> None:
+    """Contracts are read once by a process, and the table may have been evolved since."""
+    read = set(contract.arrow_schema.names)
+    if present - read:
+        raise FleetError(
+            f"Table {contract.name} has columns that this process's contracts do not have",
+            where=", ".join(sorted(present - read)),
+            remedy="The contracts have changed since the servers were started: `fleet down`, then `fleet up`.",
+        )
+    if read - present:
+        raise FleetError(
+            f"Table {contract.name} lacks columns of its contract",
+            where=", ".join(sorted(read - present)),
+            remedy="`fleet contracts apply` adds them.",
+        )
 
 
 def upload(repository: Repository, branch: str, path: str, file: Path) -> None:

@@ -120,7 +120,9 @@ def evolved(contract: TableContract = IMU_CONTRACT, **last_column: object) -> Ta
     return replace(contract, version="1.1.0", columns=(*contract.columns, column))
 
 
-def test_a_column_is_added_in_one_merge_and_old_rows_have_null_there(lake: Lake) -> None:
+def test_a_column_is_added_in_one_merge_and_old_rows_have_null_there(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish(lake, [A], run_id="run1", count=5)
     before = lake.at()
     contract = evolved()
@@ -132,6 +134,13 @@ def test_a_column_is_added_in_one_merge_and_old_rows_have_null_there(lake: Lake)
     assert found.to_pylist() == [{"tilt_deg": None, "n": 5}]
     assert apply(lake, [contract]) == []
     assert before.scan(IMU).num_rows == 5
+
+    # This process's contracts are the old ones still, like those of a server that runs.
+    with pytest.raises(FleetError, match=r"tilt_deg.*fleet down.*fleet up"):
+        publish(lake, [B], run_id="run2", count=5)
+    monkeypatch.setitem(load_tables(), IMU, evolved(evolved(), name="roll_deg"))
+    with pytest.raises(FleetError, match=r"roll_deg.*fleet contracts apply"):
+        publish(lake, [B], run_id="run3", count=5)
 
 
 def test_a_breaking_change_is_refused_and_says_what_breaks(lake: Lake) -> None:
