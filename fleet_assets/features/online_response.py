@@ -91,10 +91,15 @@ class SnapshotResponse(OnlineResponse):
                 for t in columns.times_ns
             ]
             made.metadata.feature_names.val.extend(part.names)
-            for index, (values, member) in enumerate(zip(columns.values, part.members, strict=True)):
-                here = [NOT_FOUND if (index, row) in columns.absent else s for row, s in enumerate(statuses)]
-                protos = [to_proto(value, member) for value in values]
-                made.results.add(values=protos, statuses=here if columns.absent else statuses, event_timestamps=stamps)
+            # Copied whole for each feature, which takes a third of the time of making it anew.
+            alike = GetOnlineFeaturesResponse.FeatureVector(statuses=statuses, event_timestamps=stamps)
+            for values, member in zip(columns.values, part.members, strict=True):
+                vector = made.results.add()
+                vector.CopyFrom(alike)
+                for value in values:
+                    put(vector.values.add(), value, member)
+            for index, row in columns.absent:
+                made.results[len(made.results) - len(part.names) + index].statuses[row] = NOT_FOUND
         return made
 
 
@@ -102,11 +107,19 @@ def _stamp(t_ns: int) -> Timestamp:
     return Timestamp(seconds=t_ns // _S_NS, nanos=t_ns % _S_NS)
 
 
-def to_proto(value: Any, member: str) -> Value:
+def put(proto: Value, value: Any, member: str) -> None:
+    """Sets a member of Feast's Value; nothing for None. Without a member, value is one of Feast's itself."""
     if value is None:
-        return Value()
+        return
     if not member:
-        return value  # of a type that only the log holds, and there as Feast's
-    if member == "unix_timestamp_val":
-        return Value(unix_timestamp_val=int(value.timestamp()))
-    return Value(**{member: value})
+        proto.CopyFrom(value)
+    elif member == "unix_timestamp_val":
+        proto.unix_timestamp_val = int(value.timestamp())
+    else:
+        setattr(proto, member, value)
+
+
+def to_proto(value: Any, member: str) -> Value:
+    made = Value()
+    put(made, value, member)
+    return made

@@ -29,7 +29,6 @@ from feast.value_type import ValueType
 from pydantic import StrictInt, StrictStr
 
 from fleet_assets.features.online_files import OnlineFiles
-from fleet_assets.features.online_fold import folded
 from fleet_assets.features.online_response import Part, Request, SnapshotResponse, to_proto
 from fleet_assets.features.online_rows import ABSENT, STORED, Source, key_of, values_of
 
@@ -90,6 +89,8 @@ class SnapshotOnlineStore(OnlineStore):
                 files.refresh()
                 many = len(files.table(name).rows) >= config.online_store.fold_rows
             if many:
+                from fleet_assets.features.online_fold import folded  # loads Numba, which reading does without
+
                 files.fold(name, lambda known, path: folded(table, known, path))
         if progress:
             progress(len(data))
