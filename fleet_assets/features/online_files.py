@@ -114,21 +114,23 @@ class OnlineFiles:
 
     def fold(self, table: str, build: Callable[[Table, Path], bool]) -> None:
         """Replaces a table's rows in the log by a file that build writes from them; build says whether it did."""
-        with self._writing(), self.lock:
-            self.refresh()
+        with self._writing():  # so nothing is written meanwhile; readers go on while the file is built
+            with self.lock:
+                self.refresh()
+                known = self.table(table)
+                known = Table(dict(known.rows), list(known.bases))
+                others = {name: list(other.rows.values()) for name, other in self.tables.items() if name != table}
             path = _tables(self.folder) / (table + SUFFIX)
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not build(self.table(table), path):
+            if not build(known, path):
                 return
             with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as scratch:
                 new = Path(scratch, "log")
                 with open(new, "wb") as file:
                     file.write(_MAGIC)
-                    for name, other in self.tables.items():
-                        if name != table and other.rows:
-                            rows = (_pack_row(r.key, r.event_ns, r.written_ns, r.values) for r in other.rows.values())
-                            file.write(_record(_ROWS, name, b"".join(rows)))
-                    file.write(_record(_CHANGED, "", b""))
+                    for name, rows in others.items():
+                        body = b"".join(_pack_row(r.key, r.event_ns, r.written_ns, r.values) for r in rows)
+                        file.write(_record(_ROWS, name, body))
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(new, self.folder / "log")
