@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.harness import Options, Row, medians, row
+from benchmarks.harness import Options, Row, fastest, row
 from fleet_assets.features.point_in_time import join
 
 QUESTIONS, ROWS, KEYS, FEATURES = 100_000, 1_000_000, 10_000, 10
@@ -32,12 +32,12 @@ def rows(options: Options) -> list[Row]:
         calls[name] = make(asked, table)
         if _f0(calls[name]()) != _f0(expected):
             wrong.append(name)
-    times = medians(calls, repeats=5)
+    times = fastest(calls)
     notes = [f"numba loaded; rows that differ from ours: {', '.join(wrong) or 'none'}"]
     with tempfile.TemporaryDirectory() as folder:
         by_feast = _feast(asked, table, Path(folder))
         found = by_feast()
-        times |= medians({"Feast dask": by_feast}, repeats=1)
+        times |= fastest({"Feast dask": by_feast}, repeats=1)
     if found.num_rows != QUESTIONS:
         notes.append(f"Feast dask gives {found.num_rows} rows for {QUESTIONS}")
     work = f"point-in-time join, {QUESTIONS} x {ROWS} x {FEATURES} features"
