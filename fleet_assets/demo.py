@@ -5,6 +5,8 @@ In: an installation (started if it is down). Out: published and quarantined driv
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,6 +42,7 @@ SCENES = (
     _Scene("demo2", "2026-01-05T12:00:00Z", ("nan_imu",), "a third of its accelerations are not numbers"),
 )
 DURATION_S = 30.0
+_FRAME = 100  # whose features are shown
 
 
 def demo(home: Home) -> bool:
@@ -72,8 +75,29 @@ def demo(home: Home) -> bool:
             ended = runs.run(instance, home, keys, None, advance)
     for run_id, why in ended.failures:
         console.say(f"run {run_id[:8]} failed: {why}")
+    if ended.ok:
+        _features(home, lake)
     _summary(home, lake.at("main"), time.monotonic() - started)
     return ended.ok
+
+
+def _features(home: Home, lake: Lake) -> None:
+    """Features of a published drive, looked up in the lake, online and on a vehicle."""
+    from fleet_assets.features.assets import SERVICE
+    from fleet_assets.features.checks import drives_of
+    from fleet_assets.features.registry import apply as apply_features
+    from fleet_assets.features.service_snapshot import three_ways
+
+    drives = drives_of(lake.at())
+    if not drives:
+        return
+    console.say("Features: registry, snapshot, signed bundle")
+    with contextlib.redirect_stdout(sys.stderr):  # Feast says what it applies
+        apply_features()
+        found = three_ways(home, lake, SERVICE, "ego_motion", {"drive_id": drives[0], "frame": _FRAME})
+    rows = [{"feature": name, **ways, "equal": len(set(ways.values())) == 1} for name, ways in found.items()]
+    columns = ("feature", "lake", "online", "vehicle", "equal")
+    _print(rows, columns, f"Features of frame {_FRAME} of {drives[0]}: at a commit, through Feast, from the bundle")
 
 
 def _summary(home: Home, snapshot: Snapshot, seconds: float) -> None:

@@ -99,6 +99,7 @@ _CHECKS = {
     "one_identity": "All rows are made by the kernels that the definitions name.",
     "as_a_vehicle": "The latest drives, driven again frame by frame, give the same bits: nothing saw later data.",
 }
+_WRITTEN = "as_in_the_lake"
 _WARNINGS = {
     "drift": "Large differences between drives that the last snapshot had and those that came since.",
     "bias": "Large differences between regions, or light conditions, that nobody has signed off.",
@@ -114,6 +115,7 @@ _WARNINGS = {
     check_specs=[
         *(dg.AssetCheckSpec(name, asset=ONLINE, description=text, blocking=True) for name, text in _CHECKS.items()),
         *(dg.AssetCheckSpec(name, asset=ONLINE, description=text) for name, text in _WARNINGS.items()),
+        dg.AssetCheckSpec(_WRITTEN, asset=ONLINE, description="Feast answers what the lake has.", blocking=True),
     ],
     description=f"Snapshot file of {SERVICE}, from one commit: what is looked up online, and goes into the bundle.",
 )
@@ -121,7 +123,8 @@ def online_snapshot(
     context: dg.AssetExecutionContext, fleet: FleetResource
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
     from fleet_assets.features import checks
-    from fleet_assets.features.service_snapshot import service_snapshot, snapshot_file
+    from fleet_assets.features.registry import publish_online
+    from fleet_assets.features.service_snapshot import online_differences, service_snapshot, snapshot_file
 
     lake = fleet.lake
     snapshot = lake.at()
@@ -141,6 +144,11 @@ def online_snapshot(
     if any(audited.values()):
         raise dg.Failure("The features are not what they should be; no snapshot was made.", allow_retries=False)
     built = service_snapshot(snapshot, SERVICE, snapshot_file(fleet.home, SERVICE))
+    publish_online(built.path, SERVICE)
+    findings = online_differences(snapshot, SERVICE)
+    yield _check(_WRITTEN, findings, dg.AssetCheckSeverity.ERROR)
+    if findings:
+        raise dg.Failure("The online store does not answer what the lake has.", allow_retries=False)
     yield dg.MaterializeResult(
         data_version=dg.DataVersion(snapshot.commit_id),
         metadata={
@@ -162,7 +170,7 @@ def online_snapshot(
     kinds={"ed25519"},
     check_specs=[
         dg.AssetCheckSpec(
-            "as_in_the_lake",
+            _WRITTEN,
             asset=BUNDLE,
             description="What a vehicle looks up is what the lake has at the bundle's commit.",
         )
@@ -177,7 +185,7 @@ def edge_bundle(
     folder = bundle_folder(fleet.home, SERVICE)
     manifest = service_bundle(fleet.home, snapshot_file(fleet.home, SERVICE), folder)
     findings = bundle_differences(fleet.lake, fleet.home, SERVICE)
-    yield _check("as_in_the_lake", findings, dg.AssetCheckSeverity.ERROR, asset=BUNDLE)
+    yield _check(_WRITTEN, findings, dg.AssetCheckSeverity.ERROR, asset=BUNDLE)
     if findings:
         raise dg.Failure("The bundle does not hold what the lake has.", allow_retries=False)
     yield dg.MaterializeResult(

@@ -11,13 +11,18 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from feast import FeatureStore
 from feast.infra.registry.file import FileRegistryStore
-from feast.repo_config import RegistryConfig
+from feast.repo_config import RegistryConfig, RepoConfig
 from feast.repo_contents import RepoContents
+from pydantic import StrictStr
 
+from fleet_assets.errors import FleetError
 from fleet_assets.features.identity import REPO
+from fleet_assets.features.online_files import OnlineFiles
+from fleet_assets.features.online_store import SnapshotOnlineStore, SnapshotOnlineStoreConfig
 from fleet_assets.services.home import Home
 
 
@@ -28,6 +33,33 @@ class InstallationRegistryStore(FileRegistryStore):
         folder = Home.open().root / "feast"
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(registry_config.model_copy(update={"path": str(folder / registry_config.path)}), repo_path)
+
+
+class InstallationOnlineStoreConfig(SnapshotOnlineStoreConfig):
+    """path: relative to the installation's folder for Feast."""
+
+    type: Literal["fleet_assets.features.registry.InstallationOnlineStore"] = (
+        "fleet_assets.features.registry.InstallationOnlineStore"  # type: ignore[assignment]
+    )
+    path: StrictStr = "online"
+
+
+class InstallationOnlineStore(SnapshotOnlineStore):
+    """The online store over snapshots, in the installation that FLEET_HOME names."""
+
+    def files(self, config: RepoConfig) -> OnlineFiles:
+        if self._files is None:
+            self._files = OnlineFiles(Home.open().root / "feast" / config.online_store.path / config.project)
+        return self._files
+
+
+def publish_online(snapshot: Path, service: str) -> None:
+    """What the online store answers from, for the views of a service, in one step."""
+    store = feature_store()
+    online = store._get_provider().online_store
+    if not isinstance(online, InstallationOnlineStore):
+        raise FleetError(f"The online store is {type(online).__name__}", remedy="See feature_repo/feature_store.yaml.")
+    online.files(store.config).publish(snapshot, service)
 
 
 def feature_store() -> FeatureStore:

@@ -6,12 +6,14 @@ vehicles install. Of each key the latest row counts.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from fleet_assets.edge.features import FeatureBundle
 from fleet_assets.edge.feed import LIVE
 from fleet_assets.errors import FleetError
 from fleet_assets.features.bundle_build import build_bundle
-from fleet_assets.features.registry import definitions
+from fleet_assets.features.catalogue import look_up
+from fleet_assets.features.registry import definitions, feature_store, publish_online
 from fleet_assets.features.snapshot_build import EVENT_TIME, Built, SnapshotView, build_snapshot
 from fleet_assets.features.source import DeltaSource
 from fleet_assets.lake.lake import Lake
@@ -124,35 +127,87 @@ def installation_key(home: Home) -> SigningKey:
     return SigningKey.read(path, phrase.read_text())
 
 
-def bundle_differences(lake: Lake, home: Home, service: str) -> list[str]:
-    """Installs the bundle as a vehicle does, into a folder of its own, and looks keys up that the lake has at the bundle's
-    commit. Gives what differs, a sentence each."""
-    folder = bundle_folder(home, service)
+def three_ways(
+    home: Home, lake: Lake, service: str, view: str, key: dict[str, Any]
+) -> dict[str, dict[str, float | None]]:
+    """The features of one key: from the lake, through Feast's online store, and on a vehicle that has installed the bundle; all
+    from the lake as it is now."""
+    snapshot = lake.at()
+    file, folder = snapshot_file(home, service), bundle_folder(home, service)
+    service_snapshot(snapshot, service, file)
+    publish_online(file, service)
+    service_bundle(home, file, folder)
+    found = look_up(service, key, ref=snapshot.commit_id, time=None)["features"]
+    with _vehicle(home, folder) as device:
+        answer = device.answer(view)
+        values = tuple(key.values())
+        device.lookup(view, values if len(values) > 1 else values[0], answer)
+        names = answer.features
+        told = feature_store().get_online_features([f"{view}:{name}" for name in names], [key]).to_dict()
+        return {
+            name: {"lake": found[name], "online": told[name][0], "vehicle": _number(value)}
+            for name, value in zip(names, answer.values.tolist(), strict=True)
+        }
+
+
+@contextlib.contextmanager
+def _vehicle(home: Home, folder: Path) -> Iterator[FeatureBundle]:
+    """A device that has installed the bundle, and nothing else."""
     ring = KeyRing([installation_key(home).public])
     with tempfile.TemporaryDirectory(dir=home.scratch, prefix="vehicle-") as root:
         activate(Path(root), install(folder, Path(root), ring).id, ring)
-        device = FeatureBundle.open(Path(root), ring)
-        snapshot = lake.at(device.versions.lakefs_commit)
-        findings = []
-        for view in _views_of(service):
-            table = view.batch_source.table
-            keys = [column.name for column in view.entity_columns]
-            names = [field.name for field in view.features]
-            rows = _some(snapshot.scan(table, [*keys, *names, view.batch_source.timestamp_field]), keys, view)
+        yield FeatureBundle.open(Path(root), ring)
+
+
+def bundle_differences(lake: Lake, home: Home, service: str) -> list[str]:
+    """Installs the bundle as a vehicle does, into a folder of its own, and looks keys up that the lake has at the bundle's
+    commit. Gives what differs, a sentence each."""
+    with _vehicle(home, bundle_folder(home, service)) as device:
+
+        def on_vehicle(view: Any, key: dict[str, Any]) -> dict[str, float | None]:
             answer = device.answer(view.name)
-            for row in rows.to_pylist():
-                key = tuple(row[name] for name in keys)
-                device.lookup(
-                    view.name, key if len(keys) > 1 else key[0], answer, now_ns=row[view.batch_source.timestamp_field]
-                )
-                told = dict(zip(answer.features, answer.values.tolist(), strict=True))
-                wanted = {name: math.nan if row[name] is None else float(row[name]) for name in names}
-                findings += [
-                    f"{view.name}:{name} of {key} is {told[name]} in the bundle, {wanted[name]} in the lake"
-                    for name in names
-                    if told[name] != wanted[name] and not (math.isnan(told[name]) and math.isnan(wanted[name]))
-                ]
-        return findings
+            values = tuple(key.values())
+            device.lookup(view.name, values if len(values) > 1 else values[0], answer)
+            return dict(zip(answer.features, answer.values.tolist(), strict=True))
+
+        return _differences(lake.at(device.versions.lakefs_commit), service, "the bundle", on_vehicle)
+
+
+def online_differences(snapshot: Snapshot, service: str) -> list[str]:
+    """As bundle_differences, for what Feast's online store answers."""
+    store = feature_store()
+
+    def online(view: Any, key: dict[str, Any]) -> dict[str, float | None]:
+        names = [field.name for field in view.features]
+        found = store.get_online_features([f"{view.name}:{name}" for name in names], [key]).to_dict()
+        return {name: found[name][0] for name in names}
+
+    return _differences(snapshot, service, "the online store", online)
+
+
+def _differences(
+    snapshot: Snapshot, service: str, where: str, look_up: Callable[[Any, dict[str, Any]], Mapping[str, float | None]]
+) -> list[str]:
+    findings = []
+    for view in _views_of(service):
+        source: DeltaSource = view.batch_source
+        keys = [column.name for column in view.entity_columns]
+        names = [field.name for field in view.features]
+        rows = _some(snapshot.scan(source.table, [*keys, *names, source.timestamp_field]), keys, view)
+        for row in rows.to_pylist():
+            key = {name: row[name] for name in keys}
+            told = look_up(view, key)
+            findings += [
+                f"{view.name}:{name} of {tuple(key.values())} is {told[name]} in {where}, {row[name]} in the lake"
+                for name in names
+                if _number(told[name]) != _number(row[name])
+            ]
+    return findings
+
+
+def _number(value: float | None) -> float | None:
+    """Unknown is None in the lake, and NaN in an array."""
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def _some(rows: pa.Table, keys: list[str], view: Any) -> pa.Table:

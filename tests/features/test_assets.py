@@ -24,8 +24,9 @@ from fleet_assets.features import assets, checks
 from fleet_assets.features.batch import features_batch
 from fleet_assets.features.catalogue import catalogue, kernel_history, look_up
 from fleet_assets.features.places import CONTEXT, VISITS, publication_key, publish_places
+from fleet_assets.features.registry import feature_store
 from fleet_assets.features.replay import OUTPUTS
-from fleet_assets.features.service_snapshot import bundle_folder, installation_key
+from fleet_assets.features.service_snapshot import bundle_folder, installation_key, three_ways
 from fleet_assets.features.write import upsert
 from fleet_assets.ingest.batch import ingest_batch
 from fleet_assets.lake.lake import Lake
@@ -136,8 +137,13 @@ def test_three_ways_to_the_same_features(
     device.lookup("ego_motion", (drives[0], 60), answer)
     assert offline["commit_id"] == commit
     assert offline["status"] == "found"
+    refs = [f"ego_motion:{name}" for name in answer.features]
+    online = feature_store().get_online_features(refs, [{"drive_id": drives[0], "frame": 60}]).to_dict()
     for name, value in zip(answer.features, answer.values.tolist(), strict=True):
+        assert online[name] == [row[name]]
         assert value == row[name] == offline["features"][name] or (math.isnan(value) and row[name] is None)
+    ways = three_ways(home, lake, assets.SERVICE, "ego_motion", {"drive_id": drives[0], "frame": 60})
+    assert [name for name, found in ways.items() if len(set(found.values())) > 1] == []
     assert offline["features"]["stopping_distance_m"] == pytest.approx(
         row["speed_mps"] * 1.2 + row["speed_mps"] ** 2 / 8
     )
