@@ -87,7 +87,8 @@ def test_every_asset_that_is_made_has_what_people_need() -> None:
         assert spec.owners, key
         assert spec.description, key
         assert spec.kinds, key
-        assert spec.metadata["dagster/column_schema"].columns, key
+        if "deltalake" in spec.kinds:  # the registry, a snapshot and a bundle are no tables
+            assert spec.metadata["dagster/column_schema"].columns, key
 
 
 # ---- automation ------------------------------------------------------------------------------------------------------
