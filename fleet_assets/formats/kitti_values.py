@@ -245,5 +245,5 @@ def _parse(path: Path) -> Element:
     try:
         parser.Parse(path.read_bytes(), True)
         return builder.close()
-    except (expat.ExpatError, ParseError) as error:
+    except (expat.ExpatError, ParseError, LookupError) as error:  # LookupError: of an encoding that nobody knows
         raise ValueError(f"it is no XML: {error}") from error

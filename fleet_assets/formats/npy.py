@@ -109,7 +109,7 @@ class NpyRows:
 def to_ns(times: np.ndarray, unit_ns: int = 1_000_000_000) -> tuple[np.ndarray, np.ndarray]:
     """Times [n] in float seconds (or another unit) -> int64 nanoseconds [n], to the nearest, and whether each is a time, bool
     [n]. Whole units and their rest are converted apart: their product would lose digits."""
-    known = np.isfinite(times) & (np.abs(times) < _LARGEST_NS / unit_ns)
+    known = (times >= 0) & (times < _LARGEST_NS / unit_ns)  # no clock runs before its zero, and NaN is neither
     usable = np.where(known, times, 0.0)
     whole = np.floor(usable)
     return whole.astype(np.int64) * unit_ns + np.rint((usable - whole) * unit_ns).astype(np.int64), known

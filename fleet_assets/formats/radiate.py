@@ -204,7 +204,9 @@ class RadiateReader:
                 refuse("the index line cannot be read", place)
                 continue
             frame, t_ns = int(match[1]), int(match[2]) * 1_000_000_000 + int(match[3])
-            if frame not in files:
+            if t_ns > np.iinfo(np.int64).max:
+                refuse("the stamp is no time", place)
+            elif frame not in files:
                 refuse("the index names a file that is not there", place)
             elif frame in used:
                 refuse("the index names a file again", place)

@@ -119,7 +119,7 @@ def scan(
             if op == _CHUNK:
                 try:
                     yield connections, _messages(_unpacked(file, fields, length), connections, refusals, place)
-                except Damaged as error:
+                except (Broken, Damaged) as error:
                     refusals.add(None, f"a chunk is damaged: {error}", place, 0)
             elif op == _CONNECTION and length <= _MAX_HEADER_BYTES:
                 try:
