@@ -71,7 +71,7 @@ def stage(staging: Path, scratch: Path) -> Counter[str]:
     land_file(staging, "garbage--20260201T080000Z", scratch / "garbage.mcap")
     land(staging, "nan--20260201T080000Z", faults=["nan_imu"])
     land(staging, "unknown--20260201T080000Z", faults=["unknown_stream"])
-    whole = write(scratch / "cut.mcap", "cut--20260201T080000Z").read_bytes()
+    whole = write(scratch / "cut.mcap", "cut--20260201T080000Z", duration_s=16.0).read_bytes()
     (scratch / "cut.mcap").write_bytes(whole[: len(whole) * 6 // 10])
     land_file(staging, "cut--20260201T080000Z", scratch / "cut.mcap")
     # A byte flips on the disk after delivery: same size, another hash.

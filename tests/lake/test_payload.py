@@ -91,7 +91,7 @@ def test_a_chunk_is_read_once_however_many_rows_are_in_it(
     monkeypatch.setattr(Repository, "get_range", counted)
     list(stream_payload(repository, "payload", compressed))
     assert sorted(read) == sorted(chunks)
-    assert len(chunks) < compressed.num_rows / 4
+    assert len(chunks) < compressed.num_rows / 3
 
 
 def test_no_rows(recordings: Recordings) -> None:

@@ -45,7 +45,7 @@ def test_radiate_is_accepted_and_what_does_not_match_is_refused(radiate: Decoded
     assert reasons(found["camera_left"]) == {"the index names a file that is not there": 50}
     assert {name: row["published_rows"] for name, row in found.items() if row["published_rows"]} == {
         "lidar": 42, "camera_left": 50, "camera_right": 50, "radar": 18, "radar_polar": 18, "gps_imu": 249 + 1,
-        "gps_imu_fix": 249 + 1,
+        "gps_imu_fix": 249 + 1, "labels": 42,
     }  # fmt: skip
     steps = streams(radiate)["gps_imu"]
     assert steps["repeated_steps"] + steps["backward_steps"] == 126
