@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -29,7 +30,21 @@ AUDITED = {"transaction": "1", "run_id": "r", "drives": "[]", "audit": "audits/1
 # ---- main takes audited merges only ----------------------------------------------------------------------------------
 
 
+def await_protection(lake: Lake) -> None:
+    """lakeFS remembers the rules of a repository for some seconds; a new one is guarded after that."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            lake.repository.put("main", "probe.txt", b"x")
+        except FleetError:
+            return
+        lake.repository.delete("main", ["probe.txt"])
+        time.sleep(0.5)
+    pytest.fail("main is not protected")
+
+
 def test_nothing_is_written_to_main_directly(lake: Lake) -> None:
+    await_protection(lake)
     publish(lake, [A], run_id="run1")
     before = lake.at().commit_id
     objects = [item.path for item in lake.repository.list("main")]
