@@ -1,0 +1,94 @@
+"""Rows of drives that are made from the drives' rows in other tables: what stages behind ingest have in common.
+
+In: input tables at one commit, and a function from one drive's rows to rows of other tables. Out: items and work for run_batch.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fleet_assets.lake.batch import DriveOutcome, DriveStatus
+from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.spool import Spool, write_all
+from fleet_assets.lake.tables import Snapshot, Version
+from fleet_assets.lake.versions import DriveVersion
+from fleet_assets.lake.writer import TaskWriter
+from fleet_assets.services.home import Home
+
+_ROW_BYTES = 64  # what an input row weighs when drives are packed into tasks
+
+
+@dataclass(frozen=True)
+class DriveItem:
+    """rows: of the drive, in all inputs."""
+
+    drive_id: str
+    rows: int
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.rows * _ROW_BYTES
+
+
+# (snapshot, drive, its rows of the inputs) -> (rows of other tables, why the drive is quarantined; empty when it is not).
+# A module's function, for it is pickled.
+Make = Callable[[Snapshot, str, Mapping[str, pa.Table]], tuple[Mapping[str, pa.Table], list[str]]]
+
+
+def input_versions(known: Mapping[tuple[str, str], Version], drive: str, inputs: Sequence[str]) -> dict[str, str]:
+    """Versions of a drive's rows of the inputs."""
+    return {table: known[(drive, table)].version for table in inputs if (drive, table) in known}
+
+
+def derivable(
+    snapshot: Snapshot,
+    drives: Sequence[str],
+    needed: str,
+    inputs: Sequence[str],
+    version: Callable[[Mapping[str, str]], DriveVersion],
+) -> dict[str, tuple[DriveItem, DriveVersion]]:
+    """Drives that have rows in the table that is needed, with what theirs will be made from."""
+    known = snapshot.versions(drives, (needed, *inputs))
+    found = {}
+    for drive in drives:
+        needs = known.get((drive, needed))
+        if needs is not None and needs.rows:
+            versions = input_versions(known, drive, inputs)
+            rows = sum(known[(drive, table)].rows for table in versions)
+            found[drive] = (DriveItem(drive, rows), version(versions))
+    return found
+
+
+@dataclass(frozen=True)
+class DeriveWork:
+    """What a task does; pickled."""
+
+    writer: TaskWriter
+    commit_id: str
+    inputs: tuple[str, ...]
+    make: Make
+
+    def __call__(self, items: Sequence[DriveItem], task: str) -> list[Mapping[str, Any]]:
+        home = Home.open(Path(self.writer.home_root))
+        snapshot = Lake.open(home, self.writer.repository).at(self.commit_id)
+        outcomes: list[Mapping[str, Any]] = []
+        with tempfile.TemporaryDirectory(dir=home.scratch, prefix="derive-") as scratch:
+            spools = []
+            for number, item in enumerate(sorted(items, key=lambda item: item.drive_id)):
+                tables = {name: snapshot.scan(name, drives=[item.drive_id]) for name in self.inputs}
+                made, faults = self.make(snapshot, item.drive_id, tables)
+                spool = Spool(Path(scratch, str(number)))
+                for name, rows in made.items():
+                    spool.append(name, rows)
+                spool.close()
+                spools.append(spool)
+                status: DriveStatus = "quarantined" if faults else "published"
+                outcomes.append(vars(DriveOutcome(item.drive_id, status, dict(spool.rows), faults)))
+            write_all(replace(self.writer, task=task), spools)
+        return outcomes
