@@ -20,12 +20,12 @@ from fleet_assets.formats import ros2
 from fleet_assets.formats.npy import MAGIC, NpyFile, NpyRows, to_ns
 from fleet_assets.formats.reader import (
     BATCH_ROWS,
+    Accounted,
     Batch,
     Channel,
     Payload,
     RecordingFiles,
     RecordingInfo,
-    Refusal,
     Refusals,
     batch_table,
     head,
@@ -57,7 +57,7 @@ NOT_RECORDS = re.compile(r"(.*/)?(LICENSE|README[^/]*|preview\.png)")
 Columns = dict[str, np.ndarray | pa.Array]
 
 
-class Comma2k19Reader:
+class Comma2k19Reader(Accounted):
     format: ClassVar[str] = "comma2k19"
     payload_in_place: ClassVar[bool] = False
 
@@ -65,14 +65,7 @@ class Comma2k19Reader:
         self._files = files
         self._names = set(files.names)
         self._segments = _segments(files)
-        # One account per pass, so that a pass that is repeated does not count twice.
-        self._payload_log, self._signal_log = Refusals(), Refusals()
-
-    @property
-    def refusals(self) -> list[Refusal]:
-        rest = Refusals()
-        self._account_for_the_rest(rest)
-        return [*self._payload_log.list(), *self._signal_log.list(), *rest.list()]
+        super().__init__()
 
     @classmethod
     def sniff(cls, files: RecordingFiles) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import calendar
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -24,12 +24,12 @@ from fleet_assets.formats import kitti_values as kitti
 from fleet_assets.formats.folders import PNG_MAGIC, FileRecord, first_line, interleaved, png_image, read_file, refusing
 from fleet_assets.formats.reader import (
     BATCH_ROWS,
+    Accounted,
     Batch,
     Channel,
     Payload,
     RecordingFiles,
     RecordingInfo,
-    Refusal,
     Refusals,
     batch_table,
     head,
@@ -48,7 +48,7 @@ _FRAME = re.compile(r"\d{1,10}", re.ASCII)
 Oxts = Iterator[tuple[int, np.ndarray]]
 
 
-class KittiReader(ABC):
+class KittiReader(Accounted):
     """What both sets share."""
 
     payload_in_place: ClassVar[bool] = False
@@ -56,16 +56,12 @@ class KittiReader(ABC):
     def __init__(self, files: RecordingFiles) -> None:
         self._files = files
         self._names = set(files.names)
-        # One account per pass, so that a pass that is repeated does not count twice.
-        self._payload_log, self._signal_log = Refusals(), Refusals()
+        super().__init__()
 
-    @property
-    def refusals(self) -> list[Refusal]:
-        rest = Refusals()
+    def _account_for_the_rest(self, log: Refusals) -> None:
         for name in sorted(self._names - self._read):
             if not NOT_RECORDS.fullmatch(name):
-                rest.add(None, "the file belongs to no sensor", name)
-        return [*self._payload_log.list(), *self._signal_log.list(), *rest.list()]
+                log.add(None, "the file belongs to no sensor", name)
 
     @property
     @abstractmethod

@@ -29,12 +29,12 @@ from fleet_assets.formats.folders import (
 from fleet_assets.formats.radiate_labels import read_labels
 from fleet_assets.formats.reader import (
     BATCH_ROWS,
+    Accounted,
     Batch,
     Channel,
     Payload,
     RecordingFiles,
     RecordingInfo,
-    Refusal,
     Refusals,
     batch_table,
     head,
@@ -71,21 +71,14 @@ SENSORS = (*PAYLOAD_SENSORS, GPS_IMU)
 _SENSOR_OF = {sensor.topic: sensor for sensor in PAYLOAD_SENSORS}
 
 
-class RadiateReader:
+class RadiateReader(Accounted):
     format: ClassVar[str] = "radiate"
     payload_in_place: ClassVar[bool] = False
 
     def __init__(self, files: RecordingFiles) -> None:
         self._files = files
         self._folder = _sequence_folder(files) or PurePosixPath()
-        # One account per pass, so that a pass that is repeated does not count twice.
-        self._payload_log, self._signal_log = Refusals(), Refusals()
-
-    @property
-    def refusals(self) -> list[Refusal]:
-        rest = Refusals()
-        self._account_for_the_rest(rest)
-        return [*self._payload_log.list(), *self._signal_log.list(), *rest.list()]
+        super().__init__()
 
     @classmethod
     def sniff(cls, files: RecordingFiles) -> bool:

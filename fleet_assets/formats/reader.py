@@ -6,6 +6,7 @@ by entry point (group `fleet_assets.formats`), so that others can add theirs, an
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -159,6 +160,23 @@ class Refusals:
 
     def clear(self) -> None:
         self._known.clear()
+
+
+class Accounted(ABC):
+    """What readers of several passes have in common: an account per pass, so that one that is repeated does not count twice."""
+
+    def __init__(self) -> None:
+        self._payload_log, self._signal_log = Refusals(), Refusals()
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        rest = Refusals()
+        self._account_for_the_rest(rest)
+        return [*self._payload_log.list(), *self._signal_log.list(), *rest.list()]
+
+    @abstractmethod
+    def _account_for_the_rest(self, log: Refusals) -> None:
+        """Refuses what no pass reads."""
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from fleet_assets.errors import FleetError
 from fleet_assets.formats.can_database import INSTALL
 from fleet_assets.formats.reader import (
     PAYLOAD_KINDS,
+    Accounted,
     Batch,
     Channel,
     Payload,
     RecordingFiles,
     RecordingInfo,
-    Refusal,
     Refusals,
     head,
 )
@@ -33,7 +33,7 @@ from fleet_assets.formats.rosbag1_scan import MAGIC, ChunkInfo, Connection, Inde
 _MOST_MISSING = 10**9
 
 
-class RosBag1Reader:
+class RosBag1Reader(Accounted):
     format: ClassVar[str] = "rosbag1"
     payload_in_place: ClassVar[bool] = False
 
@@ -42,16 +42,12 @@ class RosBag1Reader:
             raise FleetError("ROS 1 bags need rosbags", remedy=INSTALL)
         self._bags = [path for path in files.paths() if head(path, len(MAGIC)) == MAGIC]
         self._others = [name for name in sorted(files.names) if files.root / name not in self._bags]
-        # One account per pass, so that a pass that is repeated does not count twice.
-        self._payload_log, self._signal_log = Refusals(), Refusals()
+        super().__init__()
 
-    @property
-    def refusals(self) -> list[Refusal]:
-        rest = Refusals()
+    def _account_for_the_rest(self, log: Refusals) -> None:
         for name in self._others:
             if not PurePosixPath(name).name.startswith(("README", "LICENSE")):
-                rest.add(None, "the file is no bag", name)
-        return [*self._payload_log.list(), *self._signal_log.list(), *rest.list()]
+                log.add(None, "the file is no bag", name)
 
     @classmethod
     def sniff(cls, files: RecordingFiles) -> bool:

@@ -22,12 +22,12 @@ from fleet_assets.formats.mcap_scan import MAX_CHUNK_BYTES, Damaged, decompress_
 from fleet_assets.formats.mcap_summary import MAGIC as MCAP_MAGIC
 from fleet_assets.formats.reader import (
     PAYLOAD_KINDS,
+    Accounted,
     Batch,
     Channel,
     Payload,
     RecordingFiles,
     RecordingInfo,
-    Refusal,
     Refusals,
     Unreadable,
     head,
@@ -44,20 +44,13 @@ _STEPS_WITHOUT_A_ROW = 2_000  # times 100,000 instructions of SQLite's machine
 _MOST_TOPICS = 10_000
 
 
-class RosBag2Reader:
+class RosBag2Reader(Accounted):
     format: ClassVar[str] = "rosbag2"
     payload_in_place: ClassVar[bool] = False
 
     def __init__(self, files: RecordingFiles) -> None:
         self._files = files
-        # One account per pass, so that a pass that is repeated does not count twice.
-        self._payload_log, self._signal_log = Refusals(), Refusals()
-
-    @property
-    def refusals(self) -> list[Refusal]:
-        rest = Refusals()
-        self._account_for_the_rest(rest)
-        return [*self._payload_log.list(), *self._signal_log.list(), *rest.list()]
+        super().__init__()
 
     @classmethod
     def sniff(cls, files: RecordingFiles) -> bool:
