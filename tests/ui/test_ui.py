@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,6 +102,8 @@ def test_automation_is_switched_on(carried: Home, page: Page, name: str) -> None
     named = page.get_by_text(name, exact=True)
     switch = page.locator("label[class*=formatSwitch] input")
     row = page.locator("div", has=named).filter(has=switch).last
+    named.wait_for()
+    page.wait_for_load_state("networkidle")  # until then a row may be drawn without its switch
     expect(row.locator(switch)).to_have_count(1, timeout=60_000)
     expect(row.locator(switch)).to_be_checked(timeout=60_000)
 
@@ -118,9 +121,9 @@ def test_drives_are_made_again_from_the_lineage(carried: Home, page: Page, fleet
             page.get_by_placeholder("Filter partitions").fill(drive)
             page.get_by_role("menuitem", name=drive).click()
         page.keyboard.press("Escape")
-        page.get_by_text(f"{len(drives)} partitions", exact=True).wait_for()
+        page.locator("span", has_text=re.compile(rf"^{len(drives)} partitions$")).wait_for()
         page.get_by_role("button", name="Launch backfill").click()
-        page.get_by_role("dialog").wait_for(state="detached")
+        page.get_by_role("dialog").filter(has_text="Launch runs to materialize").wait_for(state="detached")
 
         (backfill_id,) = {backfill.backfill_id for backfill in instance.get_backfills()} - known
         keys = runs.select("group:synchronise", defs)
