@@ -17,8 +17,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from fleet_assets.contracts.loader import StreamContract
 from fleet_assets.kernels.clock import correlate, lower_hull_line
+from fleet_assets.synchronise.clock_model import ClockModel, Clocks, Line, Stamps, on_reference
 
 # GNSS fixes that an offset by reference needs, and how far they may scatter (interquartile range).
 MIN_FIXES = 10
@@ -45,116 +45,6 @@ MIN_SPEED_MPS = 0.5
 MIN_CORRELATION = 0.9
 MIN_LEAD = 0.1
 MAX_SPAN_S = 86_400.0  # a stray stamp would make a grid of years
-LAST_NS = 2**62  # 2116; so that differences of times, and times plus a wait, fit int64
-
-
-@dataclass(frozen=True)
-class Stamps:
-    """A stream's stamps in order of the recording, int64 [n] each; None when the recording has none (or not for all)."""
-
-    contract: StreamContract
-    t_device_ns: np.ndarray | None
-    t_host_ns: np.ndarray | None
-
-    @property
-    def clock(self) -> str:
-        return "device" if self.t_device_ns is not None else "host"
-
-    @property
-    def t_ns(self) -> np.ndarray:
-        """On the stream's own clock: device where there is one, else host."""
-        stamps = self.t_device_ns if self.t_device_ns is not None else self.t_host_ns
-        return stamps if stamps is not None else np.zeros(0, dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class ClockModel:
-    """t_ns = t + offset_ns + skew_ppm * 1e-6 * (t - t_anchor_ns). offset_ns None: it could not be told.
-
-    first_row, rows: which records of the stream, in order of the recording, the segment holds for. Stamps do not tell: after a
-    jump back they come again.
-    """
-
-    stream: str
-    clock: str
-    t_from_ns: int
-    t_to_ns: int
-    t_anchor_ns: int
-    offset_ns: int | None
-    skew_ppm: float = 0.0
-    skew_error_ppm: float | None = None
-    method: str = "none"
-    residual_p95_ns: int | None = None
-    spread_ns: int | None = None
-    confidence: float = 0.0
-    status: str = "insufficient"
-    evidence: str = ""
-    scan_period_ns: int | None = None
-    phase: float | None = None
-    phase_off: float | None = None
-    segment: int = 0
-    first_row: int = 0
-    rows: int = 0
-
-    @property
-    def ok(self) -> bool:
-        return self.status == "ok"
-
-    @property
-    def line(self) -> Line:
-        """Only for a model that is ok."""
-        if self.offset_ns is None:
-            raise ValueError(f"the clock of {self.stream} is not known")
-        return Line(self.t_anchor_ns, self.offset_ns, self.skew_ppm)
-
-    def apply(self, t_ns: np.ndarray) -> np.ndarray:
-        """int64 [n] on the reference clock. Only for a model that is ok."""
-        return self.line.apply(t_ns)
-
-
-@dataclass(frozen=True)
-class Line:
-    """From one clock to another: t + offset_ns + skew_ppm * 1e-6 * (t - t_anchor_ns)."""
-
-    t_anchor_ns: int
-    offset_ns: int
-    skew_ppm: float = 0.0
-
-    def apply(self, t_ns: np.ndarray) -> np.ndarray:
-        """int64 [n] -> int64 [n]."""
-        shifted = t_ns + self.offset_ns
-        if self.skew_ppm:
-            shifted += np.round(self.skew_ppm * 1e-6 * (t_ns - self.t_anchor_ns)).astype(np.int64)
-        return shifted
-
-    def fits(self, t_ns: np.ndarray) -> np.ndarray:
-        """bool [n]: whether what apply gives is a time from 1970 to 2116, and exact."""
-        low, high = (float(t) + self.offset_ns for t in (t_ns.min(initial=0), t_ns.max(initial=0)))
-        margin = 1e-6 * abs(self.skew_ppm) * float(2**63)
-        if margin <= low and high <= LAST_NS - margin:
-            return np.ones(t_ns.size, dtype=bool)
-        drift = self.skew_ppm * 1e-6 * (t_ns.astype(np.float64) - self.t_anchor_ns)
-        rough = t_ns.astype(np.float64) + self.offset_ns + drift
-        return (rough >= 0) & (rough <= LAST_NS)
-
-
-@dataclass(frozen=True)
-class Clocks:
-    """models: sorted by stream and segment. logger: from arrival stamps to the reference clock; None without any."""
-
-    models: list[ClockModel]
-    logger: Line | None
-
-
-def on_reference(models: Sequence[ClockModel], t_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A stream's stamps, int64 [n] in order of the recording, on the reference clock, and for which of them it is known: a
-    stray stamp that would be before 1970 or beyond 2116 is no time."""
-    told, known = t_ns.copy(), np.zeros(t_ns.size, dtype=bool)
-    for model in models:
-        if model.ok:
-            part = slice(model.first_row, model.first_row + model.rows)
-            told[part], known[part] = model.apply(t_ns[part]), model.line.fits(t_ns[part])
-    return told, known
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fleet_assets.contracts.loader import StreamContract, load_tables
-from fleet_assets.synchronise.clock import (
-    LAST_NS,
-    NO_TIME,
-    ClockModel,
-    Clocks,
-    Evidence,
-    Motion,
-    Stamps,
-    estimate,
-    on_reference,
-)
+from fleet_assets.synchronise.clock import NO_TIME, Evidence, Motion, estimate
+from fleet_assets.synchronise.clock_model import LAST_NS, ClockModel, Clocks, Stamps, on_reference
 from fleet_assets.synchronise.frames import Channel, Frames, ego_motion, key_frames, match, required
 from fleet_assets.synchronise.limits import Fault, broken_rules, out_of_bounds
 from fleet_assets.synchronise.phase import phase_of, reference_camera, with_phase

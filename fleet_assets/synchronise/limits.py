@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.contracts.rules import evaluate_drive
-from fleet_assets.synchronise.clock import ClockModel
+from fleet_assets.synchronise.clock_model import ClockModel
 from fleet_assets.synchronise.policy import Limits
 
 

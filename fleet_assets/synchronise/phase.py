@@ -14,7 +14,7 @@ import numpy as np
 from fleet_assets.contracts.loader import StreamContract
 from fleet_assets.contracts.model import SWEEP_STAMPS
 from fleet_assets.kernels import align
-from fleet_assets.synchronise.clock import ClockModel
+from fleet_assets.synchronise.clock_model import ClockModel
 
 MIN_SWEEPS = 20
 # Length of the mean of unit vectors, one per sweep: 1 when the camera keeps its distance, near 0 when it runs freely.

@@ -12,7 +12,8 @@ from synchronise.drives import MS, SECOND, T0_NS
 
 from fleet_assets.contracts.loader import load_streams
 from fleet_assets.simulate.clocks import delays, draw_clocks, steady
-from fleet_assets.synchronise.clock import NO_TIME, ClockModel, Evidence, Motion, Stamps, estimate, on_reference
+from fleet_assets.synchronise.clock import NO_TIME, Evidence, Motion, estimate
+from fleet_assets.synchronise.clock_model import ClockModel, Stamps, on_reference
 
 seeds = st.integers(0, 2**32)
 
