@@ -86,8 +86,20 @@ def definitions() -> RepoContents:
 
 @contextlib.contextmanager
 def _in_folder(folder: Path) -> Iterator[None]:
-    """As Feast's own commands run there: its files import each other by name."""
+    """As Feast's own commands run there: its files import each other by name.
+
+    Feast knows a definition file by its bare name, so a module of that name from elsewhere (a `services` of the caller's own)
+    steps aside meanwhile: Feast would take it for ours, and find nothing in it.
+    """
     before = Path.cwd()
+    own = {path.stem: path for path in folder.glob("*.py")}
+    aside = {
+        name: module
+        for name, module in sys.modules.items()
+        if name in own and getattr(module, "__file__", None) != str(own[name])
+    }
+    for name in aside:
+        del sys.modules[name]
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     try:
@@ -95,3 +107,4 @@ def _in_folder(folder: Path) -> Iterator[None]:
     finally:
         sys.path.remove(str(folder))
         os.chdir(before)
+        sys.modules.update(aside)

@@ -14,6 +14,7 @@ from fleet_assets.contracts.loader import load_tables
 from fleet_assets.edge.feed import LIVE
 from fleet_assets.features import identity
 from fleet_assets.features.define import feature_columns
+from fleet_assets.features.registry import definitions
 from fleet_assets.kernels.features import ego_motion
 
 Change = Callable[[str], str]
@@ -96,3 +97,10 @@ def test_a_changed_kernel_needs_a_new_version(tmp_path: Path, monkeypatch: pytes
         assert set(identity.recorded()["ego_motion"]) == {"1", "2"}
     finally:
         identity.identities.cache_clear()
+
+
+def test_modules_of_the_callers_own_do_not_hide_the_definitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = ModuleType("services")
+    monkeypatch.setitem(sys.modules, "services", theirs)
+    assert [service.name for service in definitions().feature_services]
+    assert sys.modules["services"] is theirs
