@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fleet_assets.capture.drive_key import DriveKey, utc_of_ns
-from fleet_assets.capture.files import Progress, check_name, hash_file, hash_stream, open_regular, size_of
+from fleet_assets.capture.files import Progress, check_name, copy_hashed, hash_file, open_regular, size_of
 from fleet_assets.capture.manifest import MAX_VALUE, NAME, Manifest, ManifestFile, printable, read_manifest, sync_folder
 from fleet_assets.capture.recordings import Found, manifests
 from fleet_assets.errors import FleetError
@@ -140,7 +140,7 @@ def _names(path: Path) -> Iterator[str]:
 
 
 def _take(root: Path, names: Sequence[str], target: Path | None, progress: Progress) -> list[ManifestFile]:
-    """Hashes the files and, with a target, copies them to it, in one reading."""
+    """Hashes the files or, with a target, copies them to it and hashes the copies."""
     total = sum(size_of(root, name) for name in names)
     if target is not None and shutil.disk_usage(target.parent).free < total:
         raise FleetError(
@@ -157,9 +157,8 @@ def _take(root: Path, names: Sequence[str], target: Path | None, progress: Progr
             digest, size = hash_file(root, name, advance)
         else:
             (copy := target / name).parent.mkdir(parents=True, exist_ok=True)
-            with open_regular(root, name) as source, open(copy, "xb") as file:
-                digest, size = hash_stream(source, advance, copy_to=file)
-                file.flush()
+            with open_regular(root, name) as source, open(copy, "x+b", buffering=0) as file:
+                digest, size = copy_hashed(source, file, advance)
                 os.fsync(file.fileno())
         files.append(ManifestFile(name, size, digest))
         done += size

@@ -30,6 +30,8 @@ _KINDS = (
     (stat.S_ISBLK, "device"),
     (stat.S_ISCHR, "device"),
 )
+# Two file systems, or one that does not know how.
+_CANNOT_COPY = frozenset({errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 # Control, format (they turn text around), surrogates, line and paragraph separators.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
@@ -82,24 +84,61 @@ def hash_file(
 
 
 def hash_stream(
-    source: BinaryIO,
-    progress: Callable[[int], None] = lambda done: None,
-    *,
-    limit: int | None = None,
-    copy_to: BinaryIO | None = None,
+    source: BinaryIO, progress: Callable[[int], None] = lambda done: None, *, limit: int | None = None
 ) -> tuple[str, int]:
-    """sha256 and size of what is read from the source and, with copy_to, written to it."""
+    """sha256 and size of what is read from the source."""
     digest, size = hashlib.sha256(), 0
     buffer = memoryview(bytearray(BLOCK_BYTES))
     while count := source.readinto(buffer):  # type: ignore[attr-defined]
         digest.update(buffer[:count])
-        if copy_to is not None:
-            copy_to.write(buffer[:count])
         size += count
         progress(size)
         if limit is not None and size > limit:
             break
     return digest.hexdigest(), size
+
+
+def copy_hashed(
+    source: BinaryIO, copy: BinaryIO, progress: Callable[[int], None] = lambda done: None
+) -> tuple[str, int]:
+    """Copies a file; gives sha256 and size of the copy, each block of it read back from memory while it is there.
+
+    source: from where it stands. copy: new, to be written and read, without a buffer. The system copies, or shares blocks where
+    the disk's format can, which is less work than to write them from here. Raises OSError.
+    """
+    digest, size = hashlib.sha256(), 0
+    buffer = memoryview(bytearray(BLOCK_BYTES))
+    in_system = True
+    while True:
+        count = (_copy_in_system if in_system else _copy_here)(source, copy, buffer)
+        if count == 0 and not in_system:
+            return digest.hexdigest(), size
+        if count == 0:
+            in_system = False  # the end, or a disk that the system cannot copy from: reading tells
+            continue
+        if (got := os.preadv(copy.fileno(), [buffer[:count]], size)) != count:
+            raise OSError(errno.EIO, f"only {got} of {count} bytes are there after writing them")
+        digest.update(buffer[:count])
+        size += count
+        progress(size)
+
+
+def _copy_in_system(source: BinaryIO, copy: BinaryIO, buffer: memoryview) -> int:
+    """Bytes copied, at most the buffer's length; 0 at the end, and where the system cannot."""
+    try:
+        return os.copy_file_range(source.fileno(), copy.fileno(), len(buffer))
+    except OSError as error:
+        if error.errno in _CANNOT_COPY:
+            return 0
+        raise
+
+
+def _copy_here(source: BinaryIO, copy: BinaryIO, buffer: memoryview) -> int:
+    count = os.readv(source.fileno(), [buffer])
+    written = 0
+    while written < count:
+        written += os.write(copy.fileno(), buffer[written:count])
+    return count
 
 
 @contextmanager

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
+import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from capture.conftest import CONTENT, put_files, put_recording
 
 from fleet_assets.capture.deliver import deliver
 from fleet_assets.capture.drive_key import DriveKey
+from fleet_assets.capture.files import BLOCK_BYTES, copy_hashed, open_regular
 from fleet_assets.capture.manifest import NAME, read_manifest
 from fleet_assets.capture.recordings import scan
 from fleet_assets.errors import FleetError
@@ -41,6 +45,36 @@ def test_a_folder_is_copied_with_its_manifest(recording: Path, landing: Path) ->
     assert names(landing) == [delivered.folder]
     assert {name: (recording / name).read_bytes() for name in CONTENT} == CONTENT
     assert not (recording / NAME).exists()
+
+
+@pytest.mark.parametrize("error", [None, errno.EXDEV, errno.EINVAL])
+@pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES, 2 * BLOCK_BYTES + 7])
+def test_a_copy_and_its_hash_wherever_the_disks_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int | None, size: int
+) -> None:
+    content = random.Random(size).randbytes(size)
+    (tmp_path / "source").write_bytes(content)
+
+    def refused(*_: object) -> int:
+        raise OSError(error, "refused")
+
+    if error is not None:
+        monkeypatch.setattr(os, "copy_file_range", refused)
+    with open_regular(tmp_path, "source") as source, open(tmp_path / "copy", "x+b", buffering=0) as copy:
+        assert copy_hashed(source, copy) == (hashlib.sha256(content).hexdigest(), size)
+    assert (tmp_path / "copy").read_bytes() == content
+
+
+def test_a_full_disk_while_copying_leaves_nothing(
+    recording: Path, landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "copy_file_range", full)
+    with pytest.raises(FleetError, match="No space left"):
+        deliver(recording, landing, **GIVEN)
+    assert names(landing) == []
 
 
 def test_the_same_content_counts_once(recording: Path, landing: Path) -> None:
