@@ -6,8 +6,9 @@ are messages that lie side by side, and what is left in parallel; memory holds t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -63,10 +64,13 @@ def stream_payload(
     memory."""
     reads = _plan(rows)
     with ThreadPoolExecutor(max_workers=max(1, min(threads, len(reads)))) as pool:
-        for start in range(0, len(reads), 2 * threads):
-            window = reads[start : start + 2 * threads]
-            for messages in pool.map(lambda read: _run(repository, ref, read), window):
-                yield from messages
+        running: deque[Future[list[tuple[int, bytes]]]] = deque()
+        for read in reads:
+            if len(running) == 2 * threads:
+                yield from running.popleft().result()
+            running.append(pool.submit(_run, repository, ref, read))
+        while running:
+            yield from running.popleft().result()
 
 
 def _plan(rows: pa.Table) -> list[_Read]:
