@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -86,15 +87,20 @@ class _Work:
     def __call__(self, items: Sequence[DriveItem], task: str) -> list[Mapping[str, Any]]:
         home = Home.open(Path(self.writer.home_root))
         writer = replace(self.writer, task=task)
-        with tempfile.TemporaryDirectory(dir=home.scratch, prefix="ingest-") as scratch:
-            decoded = []
+        with (
+            tempfile.TemporaryDirectory(dir=home.scratch, prefix="ingest-") as scratch,
+            ThreadPoolExecutor(max_workers=1) as pool,
+        ):
+            decoded, uploads = [], []
             for number, item in enumerate(sorted(items, key=lambda item: item.drive_id)):
                 folder = Path(scratch, str(number))
                 folder.mkdir()
                 decoded.append(decode_drive(item, home.landing, folder))
-                for key, path in decoded[-1].objects.items():
-                    writer.upload(key, path)
+                # Beside the next drive and the rows: only of accepted drives, whose hashes were right.
+                uploads += [pool.submit(writer.upload, key, path) for key, path in decoded[-1].objects.items()]
             write_all(writer, [drive.spool for drive in decoded])
+            for upload in uploads:
+                upload.result()
             return [_outcome(drive) for drive in decoded]
 
 
