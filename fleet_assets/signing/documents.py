@@ -71,7 +71,7 @@ def verify(file: bytes, keys: KeyRing, *, type: str, threshold: int = 1, name: s
     if len(file) > DOCUMENT_BYTES_LIMIT:
         raise FleetError(f"{name} has {len(file)} bytes, too many for a signed document", remedy="Fetch it anew.")
     try:
-        envelope = json.loads(file, object_pairs_hook=_once)
+        envelope = json.loads(file, object_pairs_hook=once)
         document, signatures = envelope["signed"], envelope["signatures"]
         pairs = [(str(item["keyid"]), bytes.fromhex(item["sig"])) for item in signatures[:_SIGNATURES_LIMIT]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -89,7 +89,8 @@ def verify(file: bytes, keys: KeyRing, *, type: str, threshold: int = 1, name: s
     return document
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `json.loads(object_pairs_hook=)`: a key that is there twice is a ValueError."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key is there twice")
