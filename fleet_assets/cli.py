@@ -14,6 +14,7 @@ import typer
 
 from fleet_assets import console
 from fleet_assets.cli_features import features_app
+from fleet_assets.cli_keys import keys_app
 from fleet_assets.console import Exit
 from fleet_assets.errors import FleetError
 from fleet_assets.services.home import Home
@@ -32,6 +33,7 @@ contracts_app = typer.Typer(
 app.add_typer(show_app, name="show")
 app.add_typer(contracts_app, name="contracts")
 app.add_typer(features_app, name="features")
+app.add_typer(keys_app, name="keys")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Ref = Annotated[str, typer.Option("--at", help="Branch, tag or commit of the lake.", metavar="REF")]

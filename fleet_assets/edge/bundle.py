@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +26,7 @@ import numpy as np
 
 from fleet_assets.errors import FleetError
 from fleet_assets.signing.documents import DOCUMENT_BYTES_LIMIT, canonical, verify
+from fleet_assets.signing.files import one_at_a_time, sync_folder, write_durably
 from fleet_assets.signing.keys import KeyRing
 
 TYPE = "feature-bundle"
@@ -119,10 +120,10 @@ def install(bundle: Path, root: Path, keys: KeyRing) -> Manifest:
             else:
                 found = _apply_delta(bundle / DELTA, root, new / name, manifest.files[name][0])
             manifest.check_file(new / name, found)
-        _write_durably(new / MANIFEST, manifest.envelope)
-        _write_durably(new / STAMPS, json.dumps(stamps(new, manifest)).encode())
+        write_durably(new / MANIFEST, manifest.envelope)
+        write_durably(new / STAMPS, json.dumps(stamps(new, manifest)).encode())
         os.replace(new, place)
-        _sync(place.parent)
+        sync_folder(place.parent)
     return manifest
 
 
@@ -242,7 +243,7 @@ def state(root: Path) -> dict[str, Any]:
 
 def activate(root: Path, id: str, keys: KeyRing) -> None:
     """Readers that open or refresh from now on have this version. Older ones than the last KEPT are removed."""
-    with _one_at_a_time(root):
+    with one_at_a_time(root):
         manifest = Manifest.read(version_folder(root, id), keys)
         check_quickly(version_folder(root, id), manifest)
         before = state(root)
@@ -257,7 +258,7 @@ def activate(root: Path, id: str, keys: KeyRing) -> None:
 
 def rollback(root: Path, keys: KeyRing) -> str:
     """Makes the version before the active one active; gives its id. Raises FleetError if there is none that is whole."""
-    with _one_at_a_time(root):
+    with one_at_a_time(root):
         before = state(root)
         if not before["previous"]:
             raise FleetError(f"{root} has no earlier version", remedy="Install one.")
@@ -268,31 +269,4 @@ def rollback(root: Path, keys: KeyRing) -> str:
 
 
 def _set_state(root: Path, active: str, previous: list[str]) -> None:
-    new = root / f".{STATE}"
-    _write_durably(new, json.dumps({"active": active, "previous": previous}).encode())
-    os.replace(new, root / STATE)
-    _sync(root)
-
-
-@contextmanager
-def _one_at_a_time(root: Path) -> Iterator[None]:
-    import fcntl
-
-    with open(root / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    write_durably(root / STATE, json.dumps({"active": active, "previous": previous}).encode())
