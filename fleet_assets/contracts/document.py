@@ -7,7 +7,7 @@ remedy. YAML features that hide what a file says (aliases, repeated keys) are re
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -88,6 +88,15 @@ class Node:
     def __iter__(self) -> Iterator[Node]:
         for index, value in enumerate(self.of(list)):
             yield Node(value, self.file, (*self.way, index), self.lines)
+
+    def only(self, required: Sequence[str], optional: Sequence[str] = ()) -> None:
+        """A mapping with all of the required entries, and none but the optional ones beside them."""
+        for name in self.of(dict):
+            if name not in (*required, *optional):
+                known = ", ".join((*required, *optional))
+                raise self.error(f"{name!r} is not known here", f"Remove it, or use one of {known}.")
+        for name in required:
+            self[name]
 
     def elements(self, key: str) -> list[Node]:
         """The elements of a list that may be missing."""

@@ -187,8 +187,9 @@ class Verdict:
     """What a gate found, and about what exactly.
 
     profile: demo, full. gate_sha256: of the gate file. level_ppm: of one candidate; it is divided by candidates_judged, the
-    number of candidates that were judged on this test set. excluded: slices outside the operating domain, where nothing is
-    claimed and the vehicle must not rely on the model. bound_to: hashes and versions of what was judged, and by what.
+    number of candidates that were judged on this test set. domain: conditions that were judged, such as {"light": ("day",
+    "night")}; excluded: slices within it that were not. Elsewhere nothing is claimed, and the vehicle must not rely on the model.
+    bound_to: hashes and versions of what was judged, and by what.
     """
 
     profile: str
@@ -197,6 +198,7 @@ class Verdict:
     level_ppm: int
     candidates_judged: int
     cells: tuple[Cell, ...]
+    domain: Mapping[str, tuple[str, ...]]
     excluded: tuple[Mapping[str, str], ...]
     bound_to: Mapping[str, str]
 
@@ -230,19 +232,27 @@ class Verdict:
                 )
 
     def excludes(self, conditions: Mapping[str, str]) -> tuple[Mapping[str, str], ...]:
-        """Slices outside the operating domain that hold these conditions, such as {"class": "pedestrian", "weather": "fog"}."""
-        return tuple(slice_ for slice_ in self.excluded if slice_.items() <= conditions.items())
+        """Why these conditions, such as {"class": "pedestrian", "weather": "fog"}, are outside the operating domain; else empty.
+
+        A condition of the domain that is not told is not outside of it: give all that are known, and take one for "unknown".
+        """
+        beyond = [
+            {name: conditions[name]}
+            for name, known in self.domain.items()
+            if conditions.get(name, known[0]) not in known
+        ]
+        return (*beyond, *(slice_ for slice_ in self.excluded if slice_.items() <= conditions.items()))
 
     def to_document(self) -> dict[str, Any]:
         """JSON's types without fractions: signed metadata refuses them."""
         cells = [{**vars(cell), "slice": dict(cell.slice), "status": str(cell.status)} for cell in self.cells]
-        excluded = [dict(slice_) for slice_ in self.excluded]
         return {
             "_type": TYPE,
             "version": _VERSION,
             **vars(self),
             "cells": cells,
-            "excluded": excluded,
+            "domain": {name: list(values) for name, values in self.domain.items()},
+            "excluded": [dict(slice_) for slice_ in self.excluded],
             "bound_to": dict(self.bound_to),
         }
 
@@ -259,8 +269,9 @@ class Verdict:
             gate_sha256=root.sha256("gate_sha256"),
             level_ppm=root.whole("level_ppm", 1, PPM - 1),
             candidates_judged=root.whole("candidates_judged", 1, PPM),
-            cells=tuple(_cell(cell) for cell in root.list("cells")),
-            excluded=tuple(slice_.texts() for slice_ in root.list("excluded")),
+            cells=tuple(_cell(cell) for cell in root.items("cells")),
+            domain=root.inner("domain").lists(),
+            excluded=tuple(slice_.texts() for slice_ in root.items("excluded")),
             bound_to=root.inner("bound_to").texts(),
         )
         if not verdict.cells:
@@ -357,7 +368,7 @@ class _Reader:
     def inner(self, key: str) -> _Reader:
         return _Reader(self.value(key), self._name, f"{self._place}.{key}".lstrip("."))
 
-    def list(self, key: str) -> Iterator[_Reader]:
+    def items(self, key: str) -> Iterator[_Reader]:
         found = self.value(key)
         if not isinstance(found, list) or len(found) > _CELLS_LIMIT:
             raise self.error(f"has no list of at most {_CELLS_LIMIT} in {key!r}")
@@ -366,9 +377,22 @@ class _Reader:
 
     def texts(self) -> dict[str, str]:
         """Names with short texts; at least one."""
+        return {key: self.text(key) for key in self._names()}
+
+    def lists(self) -> dict[str, tuple[str, ...]]:
+        """Names with lists of short texts; at least one each."""
+        found = {}
+        for key in self._names():
+            values = self.value(key)
+            if not isinstance(values, list) or not 0 < len(values) <= _ENTRIES_LIMIT:
+                raise self.error(f"has no list of at most {_ENTRIES_LIMIT} in {key!r}")
+            found[key] = tuple(_Reader({key: value}, self._name, self._place).text(key) for value in values)
+        return found
+
+    def _names(self) -> list[str]:
         if not 0 < len(self._found) <= _ENTRIES_LIMIT:
             raise self.error(f"has not between 1 and {_ENTRIES_LIMIT} entries")
         for key in self._found:
             if not _NAME.fullmatch(key):
                 raise self.error(f"has an entry {key[:_TEXT_LIMIT]!r} that is no name")
-        return {key: self.text(key) for key in self._found}
+        return list(self._found)

@@ -56,8 +56,8 @@ class LivePolicy:
 def load_live_policy(path: Path = PATH) -> LivePolicy:
     """Reads and checks the policy. Raises ContractError."""
     document = read_document(path)
-    _only(document, ("version", "description", "alignment", "delay_ms", "sources"))
-    _only(document["sources"], SOURCES)
+    document.only(("version", "description", "alignment", "delay_ms", "sources"))
+    document["sources"].only(SOURCES)
     causal = {one.name: one for one in load_alignment().policies if one.causal}
     alignment = causal[document["alignment"].one_of(tuple(causal))]
     return LivePolicy(
@@ -76,17 +76,8 @@ def _source(name: str, node: Node) -> Source:
     streams = tuple(stream for stream, contract in load_streams().items() if contract.kind == _KIND[name])
     stream = node["stream"].one_of(streams)
     is_bus = _KIND[name] == "bus"
-    _only(node, ("stream", "signal") if is_bus else ("stream",))
+    node.only(("stream", "signal") if is_bus else ("stream",))
     return Source(stream, node["signal"].text if is_bus else None)
-
-
-def _only(node: Node, names: tuple[str, ...]) -> None:
-    """A mapping with exactly these entries."""
-    for name in node.of(dict):
-        if name not in names:
-            raise node.error(f"{name!r} is not known here", f"Remove it, or use one of {', '.join(names)}.")
-    for name in names:
-        node[name]
 
 
 def _ns(node: Node) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -94,14 +94,14 @@ class Alignment:
 def load_alignment(path: Path = PATH) -> Alignment:
     """Reads and checks the policies. Raises ContractError."""
     document = read_document(path)
-    _only(document, _ENTRIES)
+    document.only(_ENTRIES)
     version = document["version"]
     if not re.fullmatch(r"\d+\.\d+\.\d+", version.text):
         raise version.error(f"{version.value!r} is no version", "Use MAJOR.MINOR.PATCH.")
     policies = document["policies"]
     if not policies.of(dict):
         raise policies.error("no policy", "Describe at least one.")
-    _only(document["ego"], EGO)
+    document["ego"].only(EGO)
     turning = tuple(name for name, contract in load_streams().items() if set(ORIENTATION) <= _columns(contract.table))
     return Alignment(
         version=version.text,
@@ -122,7 +122,7 @@ def _policy(policies: Node, name: str) -> Policy:
     node = policies[name]
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name):
         raise node.error(f"a policy called {name!r}", "Use lower case letters, digits and underscores.")
-    _only(node, KINDS)
+    node.only(KINDS)
     causal = [kind for kind in KINDS if "wait_ms" in node[kind].of(dict)]
     for kind in KINDS:
         if causal and kind not in causal:
@@ -134,14 +134,14 @@ def _policy(policies: Node, name: str) -> Policy:
 
 def _channel(node: Node, causal: bool) -> ChannelPolicy:
     method = node["method"].one_of(METHODS)
-    _only(node, ("method", *_TOLERANCES[method], *(("wait_ms",) if causal else ())))
+    node.only(("method", *_TOLERANCES[method], *(("wait_ms",) if causal else ())))
     tolerances = {name: _ns(node[name]) for name in _TOLERANCES[method]}
     wait_ns = _ns(node["wait_ms"]) if causal else None
     return ChannelPolicy(method, tolerances.get("before_ms", 0), tolerances.get("after_ms", 0), wait_ns)
 
 
 def _limits(node: Node) -> Limits:
-    _only(node, ("residual_ms", "misalignment_m", "complete_share"))
+    node.only(("residual_ms", "misalignment_m", "complete_share"))
     share = node["complete_share"]
     if not 0 <= share.number <= 1:
         raise share.error(f"{share.value!r} is no share", "Give a number from 0 to 1.")
@@ -151,7 +151,7 @@ def _limits(node: Node) -> Limits:
 def _source(node: Node) -> Source:
     contract = load_streams()[node["stream"].one_of(tuple(load_streams()))]
     what = "signal" if contract.kind == "bus" else "column"
-    _only(node, ("stream", what))
+    node.only(("stream", what))
     if what == "signal":
         return Source(contract.name, signal=node["signal"].text)
     columns = tuple(column.name for column in load_tables()[contract.table].columns if column.type == "double")
@@ -160,15 +160,6 @@ def _source(node: Node) -> Source:
 
 def _columns(table: str) -> set[str]:
     return {column.name for column in load_tables()[table].columns}
-
-
-def _only(node: Node, names: Sequence[str]) -> None:
-    """A mapping with exactly these entries."""
-    for name in node.of(dict):
-        if name not in names:
-            raise node.error(f"{name!r} is not known here", f"Remove it, or use one of {', '.join(names)}.")
-    for name in names:
-        node[name]
 
 
 def _list(node: Node) -> list[Node]:

@@ -34,6 +34,7 @@ def verdict(*cells: Cell, candidates: int = 1) -> Verdict:
         level_ppm=50_000,
         candidates_judged=candidates,
         cells=cells or (cell(), cell(hits=300, slice={"class": "pedestrian", "light": "day"})),
+        domain={"light": ("day", "night"), "weather": ("clear", "fog")},
         excluded=({"class": "pedestrian", "weather": "fog"},),
         bound_to={"artefact_sha256": "b" * 64, "code": "0.1.0"},
     ).recomputed()
@@ -148,6 +149,8 @@ def test_slices_outside_the_domain_are_found_by_conditions() -> None:
     assert found.excludes({"class": "pedestrian", "weather": "fog", "light": "day"}) == found.excluded
     assert not found.excludes({"class": "vehicle", "weather": "fog"})
     assert not found.excludes({"class": "pedestrian"})
+    assert found.excludes({"light": "dusk"}) == ({"light": "dusk"},)
+    assert found.excludes({"light": "unknown", "weather": "snow"}) == ({"light": "unknown"}, {"weather": "snow"})
 
 
 # ---- documents -------------------------------------------------------------------------------------------------------
@@ -189,6 +192,8 @@ def damaged(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         (lambda d: d.update(level_ppm=0), "level_ppm"),
         (lambda d: d.update(candidates_judged=100_000), "too many candidates"),
         (lambda d: d.update(bound_to={}), "bound_to"),
+        (lambda d: d.update(domain={"light": []}), "domain"),
+        (lambda d: d.update(domain={"light": [1]}), "domain"),
         (lambda d: d["cells"].append(3), r"cells\[2\]"),
         (lambda d: d["cells"][1].update(hits=401), r"cells\[1\]"),
         (lambda d: d["cells"][1].update(hits=True), "hits"),
