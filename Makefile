@@ -1,6 +1,8 @@
 # Needs Python 3.11 and make; everything else is set up here, once. `make help` lists the targets.
 PYTHON ?= python3.11
 BIN := .venv/bin
+# One process has the servers and what needs them, the other the rest: see tests/conftest.py.
+PYTEST := $(BIN)/pytest -n 2 --dist loadgroup
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -23,10 +25,10 @@ down: .venv/.package  ## Stop them
 	@$(BIN)/fleet down
 
 test: test-system setup lint  ## The whole proof, on the real servers
-	$(BIN)/pytest
+	$(PYTEST)
 
 check: .venv/.package lint  ## The quick part of the tests: no servers, under a minute
-	$(BIN)/pytest -q -m "not services and not slow"
+	$(PYTEST) -q -m "not services and not slow"
 
 fuzz: .venv/.package  ## 10,000 damaged variants of a small recording of each format (VARIANTS=, SEED= to choose)
 	@PYTHONPATH=tests $(BIN)/python -m formats.fuzz --variants $(or $(VARIANTS),10000) --seed $(or $(SEED),1)

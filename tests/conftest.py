@@ -2,6 +2,8 @@
 
 home: an installation without servers. lakefs_home, spark_home, fleet_home: the same one with lakeFS, with lakeFS and
 Spark, with everything. The servers end with the session, also when it is killed.
+
+Tests run in two processes: one has the servers and every test that needs them, the other takes the rest, file by file.
 """
 
 from __future__ import annotations
@@ -20,6 +22,14 @@ import pytest
 
 from fleet_assets.services import supervisor
 from fleet_assets.services.home import Home
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A process of its own for what needs servers; a file's other tests stay together, for the sake of its fixtures."""
+    for item in items:
+        group = "servers" if item.get_closest_marker("services") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
