@@ -1,0 +1,1 @@
+"""Curation: scenarios, clips, splits, datasets, and the samples that training reads."""
