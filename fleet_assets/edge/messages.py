@@ -1,13 +1,15 @@
-"""Camera, LiDAR and radar messages, summed up as the values of a record.
+"""Messages of the vehicle's sensors, decoded and summed up as the values of a record.
 
-In: the bytes of a ROS 2 message (CDR) and its type. Out: values as kernels/features/records.py says, NaN where the message holds
-nothing that is known here. A message that is cut off, or lies about its size, gives NaN too: it costs the vehicle nothing else.
+In: the bytes of a ROS 2 message (CDR) and its type. Out: pixels or points, and values as kernels/features/records.py says, NaN
+where the message holds nothing that is known here. A message that is cut off, or lies about its size, gives NaN too, and neither
+pixels nor points: it costs the vehicle nothing else.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,23 +29,75 @@ class NotKnown(ValueError):
     """A message that holds nothing that can be summed up."""
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """values: float64 [VALUES]. content: pixels, uint8 [height, width, channels], or points, float64 [n, 4] (x, y, z [m],
+    intensity, 0 without one); None where there is nothing that is known here."""
+
+    values: np.ndarray
+    content: np.ndarray | None
+
+
 def values_of(source: str, schema_name: str, message: bytes) -> np.ndarray:
     """float64 [VALUES]: checksum of the message's data, then its summary. source: camera, lidar or radar."""
+    return decode(source, schema_name, message).values
+
+
+def decode(source: str, schema_name: str, message: bytes) -> Decoded:
+    """source: camera, lidar or radar. Values are the checksum of the message's data, then its summary."""
     values = np.full(VALUES, np.nan)
+    read = _PAYLOADS.get(schema_name)
+    if read is None:
+        return Decoded(values, None)
     try:
-        if schema_name == "sensor_msgs/msg/CompressedImage":
-            data, summary = _compressed_image(_Body(message), source)
-        elif schema_name == "sensor_msgs/msg/Image":
-            data, summary = _image(_Body(message), source)
-        elif schema_name == "sensor_msgs/msg/PointCloud2":
-            data, summary = _cloud(_Body(message))
-        else:
-            return values
+        data, summary, content = read(_Body(message), source)
     except NotKnown:
-        return values
+        return Decoded(values, None)
     values[0] = checksum(np.frombuffer(data, dtype=np.uint8))
     values[1 : 1 + len(summary)] = summary
+    return Decoded(values, content)
+
+
+def signal_values(schema_name: str, message: bytes, signal: str | None = None) -> np.ndarray | None:
+    """float64 [VALUES] of a message of inertial unit, receiver or bus; None for one that tells nothing of these, or of another
+    signal of the bus."""
+    values = np.full(VALUES, np.nan)
+    try:
+        body = _Body(message)
+        body.header()
+        if schema_name == "sensor_msgs/msg/Imu":
+            body.numbers("d", 4 + 9)
+            gyro = body.numbers("d", 3)
+            body.numbers("d", 9)
+            values[:6] = *body.numbers("d", 3), *gyro
+        elif schema_name == "sensor_msgs/msg/NavSatFix":
+            body.number("b")
+            body.number("H")
+            values[:2] = body.numbers("d", 3)[:2]
+            covariance = body.numbers("d", 9)
+            variance = covariance[0] / 2 + covariance[4] / 2  # horizontal: the mean of east and north
+            if body.number("B") > 0 and variance >= 0:
+                values[4] = np.sqrt(variance)
+        elif schema_name == "fleet_msgs/msg/Signal":
+            body.text()
+            if body.text() != signal:
+                return None
+            values[0] = body.numbers("d", 1)[0]
+        else:
+            return None
+    except NotKnown:
+        return None
     return values
+
+
+def stamp_of(message: bytes) -> int | None:
+    """Nanoseconds of the header's stamp; None where there is none, or nobody set it."""
+    try:
+        body = _Body(message)
+        seconds, nanoseconds = body.number("i"), body.number("I")
+    except NotKnown:
+        return None
+    return seconds * 1_000_000_000 + nanoseconds or None
 
 
 @dataclass
@@ -66,6 +120,15 @@ class _Body:
         self.at += size
         return int(value)
 
+    def numbers(self, form: str, count: int) -> tuple[float, ...]:
+        size = struct.calcsize(form)
+        self.at += -(self.at - 4) % size
+        if self.at + size * count > len(self.message):
+            raise NotKnown("cut off")
+        values = struct.unpack_from(f"<{count}{form}", self.message, self.at)
+        self.at += size * count
+        return values
+
     def raw(self) -> memoryview:
         size = self.number("I")
         if size > len(self.message) - self.at:
@@ -82,18 +145,18 @@ class _Body:
         self.raw()
 
 
-Summed = tuple[bytes | memoryview, tuple[float, ...]]
+Read = tuple[bytes | memoryview, tuple[float, ...], np.ndarray | None]  # data, summary, content
 
 
-def _compressed_image(body: _Body, source: str) -> Summed:
+def _compressed_image(body: _Body, source: str) -> Read:
     body.header()
     body.text()
     data = body.raw()
     pixels = _png(bytes(data))
-    return data, () if pixels is None else _of_image(pixels, source)
+    return data, () if pixels is None else _of_image(pixels, source), pixels
 
 
-def _image(body: _Body, source: str) -> Summed:
+def _image(body: _Body, source: str) -> Read:
     body.header()
     height, width = body.number("I"), body.number("I")
     encoding = body.text()
@@ -102,9 +165,13 @@ def _image(body: _Body, source: str) -> Summed:
     data = body.raw()
     channels = _CHANNELS.get(encoding)
     if channels is None or step < width * channels or len(data) != step * height or not data:
-        return data, ()
+        return data, (), None
     rows = np.frombuffer(data, dtype=np.uint8).reshape(height, step)[:, : width * channels]
-    return data, _of_image(np.ascontiguousarray(rows).reshape(height, width, channels), source)
+    pixels = np.ascontiguousarray(rows).reshape(height, width, channels)
+    summary = _of_image(pixels, source)
+    if encoding.startswith("bgr"):  # told as it came, given as RGB
+        pixels = np.ascontiguousarray(pixels[:, :, [2, 1, 0, 3][:channels]])
+    return data, summary, pixels
 
 
 def _of_image(pixels: np.ndarray, source: str) -> tuple[float, ...]:
@@ -138,7 +205,7 @@ def _png(data: bytes) -> np.ndarray | None:
     return rows.reshape(height, width, channels) if known else None
 
 
-def _cloud(body: _Body) -> Summed:
+def _cloud(body: _Body, source: str) -> Read:
     body.header()
     height, width = body.number("I"), body.number("I")
     fields: dict[str, np.dtype] = {}
@@ -153,16 +220,19 @@ def _cloud(body: _Body) -> Summed:
     count = height * width
     fits = all(offsets[name] + fields[name].itemsize <= step for name in fields)
     if not {"x", "y", "z"} <= set(fields) or not fits or step == 0 or len(data) < count * step:
-        return data, ()
+        return data, (), None
+    points = np.zeros((count, 4))
+    for index, name in enumerate(("x", "y", "z", "intensity")):
+        if name in fields and count:
+            points[:, index] = np.ndarray(count, fields[name], buffer=data, offset=offsets[name], strides=(step,))
+    columns = [np.ascontiguousarray(column) for column in points.T]
+    if "intensity" not in fields:
+        columns[3] = np.zeros(0)
+    return data, cloud_summary(*columns), points
 
-    def column(name: str) -> np.ndarray:
-        if name not in fields:
-            return np.zeros(0)
-        laid = (
-            np.ndarray(count, fields[name], buffer=data, offset=offsets[name], strides=(step,))
-            if count
-            else np.zeros(0)
-        )
-        return np.ascontiguousarray(laid, dtype=np.float64)
 
-    return data, cloud_summary(*(column(name) for name in ("x", "y", "z", "intensity")))
+_PAYLOADS: dict[str, Callable[[_Body, str], Read]] = {
+    "sensor_msgs/msg/CompressedImage": _compressed_image,
+    "sensor_msgs/msg/Image": _image,
+    "sensor_msgs/msg/PointCloud2": _cloud,
+}

@@ -1,0 +1,162 @@
+"""The one pre-processing: what sensors said for a frame -> what a model is given.
+
+In: pixels and points as edge/messages.py decodes them, how old they are, the vehicle's motion. Out: camera image, bird's-eye grid
+of the LiDAR, radar in polar form brought to the time of the frame, and which features go with them. Training, evaluation and the
+vehicle call these functions; a sensor without a record is all zero.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+# The grid that models work on: x ahead, y left of the vehicle's origin.
+GRID_CELLS, CELL_M = 48, 1.0
+GRID_X_M = (0.0, 48.0)
+GRID_Y_M = (-24.0, 24.0)
+CAMERA_SHAPE = (64, 256, 3)
+# Of the camera: horizontal field, share of rows above the horizon, height; where the sensors sit, ahead of the origin.
+CAMERA_FIELD_DEG, CAMERA_HORIZON, CAMERA_HEIGHT_M, MOUNT_M = 90.0, 0.4, 1.5, 1.3
+# Returns in three layers of height, the highest return, the mean intensity.
+LIDAR_CHANNELS = ("low", "middle", "high", "top", "intensity")
+LIDAR_CELLS = 96  # of half a metre
+LIDAR_SHAPE = (len(LIDAR_CHANNELS), LIDAR_CELLS, LIDAR_CELLS)
+_GROUND_M, _LAYERS_M, _CEILING_M = 0.25, (0.7, 1.3), 3.5
+RADAR_SHAPE = (2, 64, 48)  # power and velocity, over range and azimuth; column 0 is the leftmost beam
+RADAR_REACH_M, RADAR_FIELD_DEG = 48.0, 100.8
+_RADAR_FLOOR, _RADAR_SCALE = 20.0, 100.0  # a sweep tells 20 + 24 ln(1 + power / noise)
+
+# view:feature of the context vector, in its order.
+CONTEXT = (
+    *(f"ego_motion:{name}" for name in ("speed_mps", "yaw_rate_radps")),
+    *(
+        f"scene_context:{name}"
+        for name in (
+            "ambient_light", "image_contrast", "image_sharpness", "glare_share", "lidar_returns", "lidar_far_range_m",
+            "lidar_near_share", "lidar_intensity", "radar_returns", "radar_clutter_share", "visibility_m", "rain_estimate",
+            "fog_estimate",
+        )
+    ),
+    *(f"sensor_health:{name}" for name in ("camera_blind", "lidar_blind", "camera_delay_ms", "lidar_delay_ms", "radar_delay_ms")),
+)  # fmt: skip
+
+
+def camera_input(pixels: np.ndarray | None) -> np.ndarray:
+    """uint8 [64, 256, 3] of any image of the same field: cells of the larger picture are averaged, grey becomes RGB."""
+    image = np.zeros(CAMERA_SHAPE, dtype=np.uint8)
+    if pixels is not None and pixels.size:
+        if pixels.shape == CAMERA_SHAPE:
+            return pixels
+        _shrink(pixels, image)
+    return image
+
+
+@njit(cache=True, nogil=True)
+def _shrink(pixels: np.ndarray, image: np.ndarray) -> None:
+    rows, columns, channels = pixels.shape
+    for y in range(image.shape[0]):
+        top = y * rows // image.shape[0]
+        bottom = max((y + 1) * rows // image.shape[0], top + 1)
+        for x in range(image.shape[1]):
+            left = x * columns // image.shape[1]
+            right = max((x + 1) * columns // image.shape[1], left + 1)
+            for colour in range(3):
+                channel = colour if channels >= 3 else 0
+                total = 0
+                for row in range(top, bottom):
+                    for column in range(left, right):
+                        total += int(pixels[row, column, channel])
+                image[y, x, colour] = total // ((bottom - top) * (right - left))
+
+
+def lidar_input(points: np.ndarray | None) -> np.ndarray:
+    """float32 [5, 96, 96] of points float64 [n, 4] (x, y, z from the ground [m], intensity); row 0 is nearest, column 0
+    is right."""
+    grid = np.zeros(LIDAR_SHAPE, dtype=np.float32)
+    if points is not None:
+        _fill_grid(points, grid)
+    return grid
+
+
+@njit(cache=True, nogil=True)
+def _fill_grid(points: np.ndarray, grid: np.ndarray) -> None:
+    """Counts are told as ln(1 + n), heights over the ceiling of a lorry are no objects of ours."""
+    per_m = grid.shape[1] / (GRID_X_M[1] - GRID_X_M[0])
+    for point in range(points.shape[0]):
+        x, y, z = points[point, 0], points[point, 1], points[point, 2]
+        # Written so that a NaN fails.
+        if not (_GROUND_M <= z < _CEILING_M and GRID_X_M[0] <= x < GRID_X_M[1] and GRID_Y_M[0] <= y < GRID_Y_M[1]):
+            continue
+        row, column = int((x - GRID_X_M[0]) * per_m), int((y - GRID_Y_M[0]) * per_m)
+        layer = 0 if z < _LAYERS_M[0] else (1 if z < _LAYERS_M[1] else 2)
+        grid[layer, row, column] += 1.0
+        grid[3, row, column] = max(grid[3, row, column], np.float32(z / _CEILING_M))
+        intensity = points[point, 3]
+        if intensity > 0.0:
+            grid[4, row, column] += np.float32(min(intensity, 1.0))
+    for row in range(grid.shape[1]):
+        for column in range(grid.shape[2]):
+            count = grid[0, row, column] + grid[1, row, column] + grid[2, row, column]
+            if count > 0.0:
+                grid[4, row, column] /= count
+            for layer in range(3):
+                grid[layer, row, column] = math.log(1.0 + grid[layer, row, column])
+
+
+def radar_input(pixels: np.ndarray | None, age_s: float, speed_mps: float, yaw_rate_radps: float) -> np.ndarray:
+    """float32 [2, 64, 48] of an image of echoes (channel 0 power, channel 1 velocity, 127.5 is none).
+
+    What stands is moved to where it is at the time of the frame: the vehicle has driven on and turned since the sweep. Motion
+    that is not known (NaN) moves nothing.
+    """
+    polar = np.zeros(RADAR_SHAPE, dtype=np.float32)
+    if pixels is not None and pixels.size:
+        moved = age_s if math.isfinite(age_s) else 0.0
+        way_m = speed_mps * moved if math.isfinite(speed_mps) else 0.0
+        turn_rad = yaw_rate_radps * moved if math.isfinite(yaw_rate_radps) else 0.0
+        _bring_forward(pixels, way_m, turn_rad, polar)
+    return polar
+
+
+@njit(cache=True, nogil=True)
+def _bring_forward(pixels: np.ndarray, way_m: float, turn_rad: float, polar: np.ndarray) -> None:
+    bins, beams = pixels.shape[0], pixels.shape[1]
+    field = math.radians(RADAR_FIELD_DEG)
+    cos_t, sin_t = math.cos(turn_rad), math.sin(turn_rad)
+    away_x, away_y = way_m * math.cos(turn_rad / 2.0), way_m * math.sin(turn_rad / 2.0)
+    for to in range(polar.shape[1]):
+        range_m = (to + 0.5) * RADAR_REACH_M / polar.shape[1]
+        for column in range(polar.shape[2]):
+            azimuth = field * (0.5 - (column + 0.5) / polar.shape[2])
+            x, y = MOUNT_M + range_m * math.cos(azimuth), range_m * math.sin(azimuth)
+            then_x = away_x + cos_t * x - sin_t * y - MOUNT_M
+            then_y = away_y + sin_t * x + cos_t * y
+            row = math.hypot(then_x, then_y) * bins / RADAR_REACH_M - 0.5
+            beam = (0.5 - math.atan2(then_y, then_x) / field) * beams - 0.5
+            _sample(pixels, row, beam, polar, to, column)
+
+
+@njit(cache=True, nogil=True)
+def _sample(pixels: np.ndarray, row: float, beam: float, polar: np.ndarray, to: int, column: int) -> None:
+    """Between four cells of the sweep; outside it there is nothing. Velocity counts as much as there is power."""
+    first_row, first_beam = math.floor(row), math.floor(beam)
+    share_row, share_beam = row - first_row, beam - first_beam
+    has_velocity = pixels.shape[2] > 1
+    for down in range(2):
+        for right in range(2):
+            at_row, at_beam = first_row + down, first_beam + right
+            if not (0 <= at_row < pixels.shape[0] and 0 <= at_beam < pixels.shape[1]):
+                continue
+            weight = (share_row if down else 1.0 - share_row) * (share_beam if right else 1.0 - share_beam)
+            power = max(pixels[at_row, at_beam, 0] - _RADAR_FLOOR, 0.0) / _RADAR_SCALE
+            polar[0, to, column] += np.float32(weight * power)
+            if has_velocity:
+                velocity = (pixels[at_row, at_beam, 1] - 127.5) / 127.5
+                polar[1, to, column] += np.float32(weight * power * velocity)
+
+
+def in_grid(x_m: np.ndarray, y_m: np.ndarray) -> np.ndarray:
+    """bool [n]: places that lie in the grid."""
+    return (x_m >= GRID_X_M[0]) & (x_m < GRID_X_M[1]) & (y_m >= GRID_Y_M[0]) & (y_m < GRID_Y_M[1])

@@ -1,0 +1,85 @@
+"""What a model is given, from what sensors said."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from fleet_assets.edge import inputs
+
+
+def echo(range_m: float, azimuth_deg: float, *, velocity: int = 127) -> np.ndarray:
+    """A sweep with one strong return."""
+    pixels = np.zeros((64, 48, 3), dtype=np.uint8)
+    pixels[..., 1] = 127
+    row = int(range_m / inputs.RADAR_REACH_M * 64)
+    column = int((0.5 - azimuth_deg / inputs.RADAR_FIELD_DEG) * 48)
+    pixels[row, column] = 200, velocity, 0
+    return pixels
+
+
+def strongest(polar: np.ndarray) -> tuple[float, float]:
+    """Range [m] and azimuth [deg] of the centre of power."""
+    power = polar[0] / polar[0].sum()
+    range_m = (power.sum(axis=1) * (np.arange(64) + 0.5)).sum() * inputs.RADAR_REACH_M / 64
+    azimuth = (0.5 - (power.sum(axis=0) * (np.arange(48) + 0.5)).sum() / 48) * inputs.RADAR_FIELD_DEG
+    return range_m, azimuth
+
+
+def test_a_fresh_sweep_stays_as_it_is() -> None:
+    pixels = echo(20, 10, velocity=255)
+    polar = inputs.radar_input(pixels, 0.0, 10.0, 0.3)
+    assert polar[0].max() == pytest.approx(1.8, abs=1e-4)
+    assert polar[1].max() == pytest.approx(1.8, abs=1e-4)
+    assert np.unravel_index(polar[0].argmax(), (64, 48)) == np.unravel_index(pixels[..., 0].argmax(), (64, 48))
+    assert np.count_nonzero(polar[0] > 1e-3) == 1
+
+
+@pytest.mark.parametrize(("speed_mps", "yaw_rate", "azimuth_deg"), [(10, 0.0, 0), (0, 0.5, 0), (8, -0.3, 20)])
+def test_what_stands_is_brought_to_the_time_of_the_frame(speed_mps: float, yaw_rate: float, azimuth_deg: float) -> None:
+    """An echo at a place of the town, seen a quarter of a second ago from where the vehicle was then."""
+    age_s = 0.25
+    before_m, before_deg = strongest(inputs.radar_input(echo(20, azimuth_deg), 0.0, 0.0, 0.0))
+    x = inputs.MOUNT_M + before_m * math.cos(math.radians(before_deg))
+    y = before_m * math.sin(math.radians(before_deg))
+    turn, way = yaw_rate * age_s, speed_mps * age_s
+    dx, dy = x - way * math.cos(turn / 2), y - way * math.sin(turn / 2)
+    now_x, now_y = math.cos(turn) * dx + math.sin(turn) * dy - inputs.MOUNT_M, math.cos(turn) * dy - math.sin(turn) * dx
+    range_m, azimuth = strongest(inputs.radar_input(echo(20, azimuth_deg), age_s, speed_mps, yaw_rate))
+    assert range_m == pytest.approx(math.hypot(now_x, now_y), abs=0.15)
+    assert azimuth == pytest.approx(math.degrees(math.atan2(now_y, now_x)), abs=0.5)
+
+
+def test_motion_that_is_not_known_moves_nothing() -> None:
+    fresh = inputs.radar_input(echo(20, 5), 0.0, 5.0, 0.1)
+    assert np.array_equal(fresh, inputs.radar_input(echo(20, 5), 0.25, math.nan, math.nan))
+    assert np.array_equal(fresh, inputs.radar_input(echo(20, 5), math.nan, 5.0, 0.1))
+
+
+def test_points_fall_into_their_cells() -> None:
+    points = np.array([
+        [10.1, 0.1, 0.5, 0.2], [10.2, 0.2, 0.6, 0.4], [10.3, 0.3, 1.0, 0.6], [10.4, 0.4, 2.0, 0.0],
+        [10.1, 0.1, 0.1, 1.0], [10.1, 0.1, 4.0, 1.0], [48.0, 0, 1, 1], [-0.1, 0, 1, 1], [5, 24.0, 1, 1], [np.nan, 0, 1, 1],
+        [1, np.inf, 1, 1],
+    ])  # fmt: skip
+    grid = inputs.lidar_input(points)
+    assert np.argwhere(grid.any(axis=0)).tolist() == [[20, 48]]
+    assert grid[:, 20, 48] == pytest.approx([math.log(3), math.log(2), math.log(2), 2.0 / 3.5, 1.2 / 4])
+
+
+def test_larger_and_grey_pictures_are_taken_too() -> None:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (128, 512, 3), dtype=np.uint8)
+    means = pixels.reshape(64, 2, 256, 2, 3).astype(np.int64).sum(axis=(1, 3)) // 4
+    assert np.array_equal(inputs.camera_input(pixels), means)
+    grey = random.integers(0, 256, (30, 100, 1), dtype=np.uint8)
+    assert np.array_equal(inputs.camera_input(grey)[0, 0], np.repeat(grey[0, 0], 3))
+
+
+def test_a_sensor_without_a_record_is_zero() -> None:
+    assert not inputs.camera_input(None).any()
+    assert not inputs.lidar_input(None).any()
+    assert not inputs.radar_input(None, math.nan, 1.0, 0.0).any()
+    assert not inputs.radar_input(np.zeros((0, 48, 3), dtype=np.uint8), 0.1, 1.0, 0.0).any()
