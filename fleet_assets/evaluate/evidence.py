@@ -1,0 +1,171 @@
+"""What a verdict rests on: what was there, what the model found, when and where.
+
+In: frames with truth, detections of each pass over them, thresholds. Out: Evidence; and from it rows that can be counted, one
+per labelled object (recall) or per detection at the shipped threshold (precision), each with its drive and its slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fleet_assets.edge.objects import CLASSES, Objects
+from fleet_assets.edge.verdict import PPM
+from fleet_assets.kernels.matching import match
+
+if TYPE_CHECKING:
+    from fleet_assets.train.frames import FrameSet
+
+NOMINAL = "nominal"  # the pass without a rehearsal
+RECALL, PRECISION = "recall", "precision"
+OF_FRAME = ("light", "weather", "region")
+OF_OBJECT = ("class", "distance", "motion")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """drive: int32 [frames], index into drives. t_ns: int64 [frames]. slices: text [frames] each of OF_FRAME. truth: labelled
+    objects of all frames. passes: what the model found, by name: as it is (NOMINAL), and in rehearsals. thresholds_ppm: shipped,
+    per class of CLASSES."""
+
+    drives: tuple[str, ...]
+    drive: np.ndarray
+    t_ns: np.ndarray
+    slices: Mapping[str, np.ndarray]
+    truth: Objects
+    passes: Mapping[str, Objects]
+    thresholds_ppm: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return int(self.drive.size)
+
+    @classmethod
+    def of(cls, frames: FrameSet, passes: Mapping[str, Objects], thresholds_ppm: Sequence[int]) -> Evidence:
+        slices = {name: frames.slices[name] for name in OF_FRAME}
+        return cls(
+            frames.drives, frames.drive, frames.t_ns, slices, frames.truth, passes, tuple(map(int, thresholds_ppm))
+        )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is counted: n rows. hit: bool [n]. drive: int32 [n]. slices: by name, text [n] of each."""
+
+    hit: np.ndarray
+    drive: np.ndarray
+    slices: Mapping[str, np.ndarray]
+
+    def within(self, slice_: Mapping[str, str]) -> np.ndarray:
+        """bool [n]: rows that have all of these."""
+        found = np.ones(self.hit.size, dtype=bool)
+        for name, value in slice_.items():
+            found &= self.slices[name] == value
+        return found
+
+    def per_drive(self, slice_: Mapping[str, str], drives: int) -> tuple[np.ndarray, np.ndarray]:
+        """int64 [drives] each: rows in the slice, and hits among them."""
+        chosen = self.within(slice_)
+        return (
+            np.bincount(self.drive[chosen], minlength=drives),
+            np.bincount(self.drive[chosen & self.hit], minlength=drives),
+        )
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A pass set against the truth, slices outside the operating domain left out.
+
+    truth, truth_confidence: labelled objects, and float32 [n] the confidence of what was matched to each, -1 where nothing was.
+    found, found_hit, found_error_m: detections, whether each is an object, and how far off it is (NaN if it is none).
+    """
+
+    truth: Rows
+    truth_class: np.ndarray
+    truth_confidence: np.ndarray
+    found: Rows
+    found_class: np.ndarray
+    found_confidence: np.ndarray
+    found_error_m: np.ndarray
+
+    def rows(self, metric: str, thresholds_ppm: Sequence[int]) -> Rows:
+        """At the thresholds."""
+        least = np.asarray(thresholds_ppm, dtype=np.float64) / PPM
+        if metric == RECALL:
+            hit = self.truth_confidence.astype(np.float64) >= least[self.truth_class]
+            return Rows(hit, self.truth.drive, self.truth.slices)
+        kept = self.found_confidence.astype(np.float64) >= least[self.found_class]
+        slices = {name: values[kept] for name, values in self.found.slices.items()}
+        return Rows(self.found.hit[kept], self.found.drive[kept], slices)
+
+
+def matched(
+    evidence: Evidence,
+    name: str,
+    *,
+    radius_m: float,
+    bands_m: Sequence[float],
+    outside: Sequence[Mapping[str, str]] = (),
+) -> Matched:
+    """Sets one pass against the truth.
+
+    bands_m: edges of distance bands, ascending; what lies beyond the last is not counted. outside: slices that are not judged.
+    An object there is neither missed nor needed: what is matched to it does not count as false either.
+    """
+    found, truth = evidence.passes[name], evidence.truth
+    row = match(
+        truth.frame, truth.class_id, truth.x_m, truth.y_m,
+        found.frame, found.class_id, found.x_m, found.y_m, found.confidence, radius_m,
+    )  # fmt: skip
+    hit = row >= 0
+    confidence = np.full(len(truth), -1, dtype=np.float32)
+    confidence[row[hit]] = found.confidence[hit]
+    error_m = np.full(len(found), np.nan)
+    error_m[hit] = np.hypot(
+        found.x_m[hit].astype(float) - truth.x_m[row[hit]], found.y_m[hit].astype(float) - truth.y_m[row[hit]]
+    )
+
+    of_truth = _rows(evidence, truth, confidence >= 0, bands_m)
+    of_found = _rows(evidence, found, hit, bands_m)
+    counts = ~_any(of_truth, outside)
+    found_counts = np.where(hit, _at(counts, row), ~_any(of_found, outside))
+    return Matched(
+        _only(of_truth, counts), truth.class_id[counts], confidence[counts],
+        _only(of_found, found_counts), found.class_id[found_counts], found.confidence[found_counts], error_m[found_counts],
+    )  # fmt: skip
+
+
+def band_names(bands_m: Sequence[float]) -> tuple[str, ...]:
+    """Such as 0-15: from the first edge, up to and without the second."""
+    return tuple(f"{low:g}-{high:g}" for low, high in pairwise(bands_m))
+
+
+def _rows(evidence: Evidence, objects: Objects, hit: np.ndarray, bands_m: Sequence[float]) -> Rows:
+    slices = {name: values[objects.frame] for name, values in evidence.slices.items()}
+    slices["class"] = np.array(CLASSES)[objects.class_id]
+    distance_m = objects.distance_m if objects.distance_m.size else np.hypot(objects.x_m, objects.y_m)
+    names = np.array(["", *band_names(bands_m), ""])  # nothing is called like the ends
+    slices["distance"] = names[np.searchsorted(np.asarray(bands_m, dtype=float), distance_m, side="right")]
+    known = objects.moving.size == len(objects)
+    slices["motion"] = np.where(objects.moving, "moving", "standing") if known else np.full(len(objects), "unknown")
+    return Rows(hit, evidence.drive[objects.frame], slices)
+
+
+def _any(rows: Rows, slices: Sequence[Mapping[str, str]]) -> np.ndarray:
+    """bool [n]: rows beyond the last band, or in one of the slices."""
+    found: np.ndarray = rows.slices["distance"] == ""
+    for slice_ in slices:
+        found |= rows.within(slice_)
+    return found
+
+
+def _at(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """values at rows, whatever where a row is -1."""
+    return values[np.maximum(rows, 0)] if values.size else np.zeros(rows.size, dtype=bool)
+
+
+def _only(rows: Rows, chosen: np.ndarray) -> Rows:
+    return Rows(rows.hit[chosen], rows.drive[chosen], {name: values[chosen] for name, values in rows.slices.items()})

@@ -1,0 +1,206 @@
+"""Rehearsals: the vehicle's own code over recorded drives in which something goes wrong.
+
+In: recordings, the frames of them on which a model is judged, a model, a rehearsal. Out: what the model finds then, at the times
+of those frames. Messages are changed before the vehicle's code sees them, or its frames before the model does.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fleet_assets.edge.assemble import Frame
+from fleet_assets.edge.messages import stamp_of
+from fleet_assets.edge.objects import Objects
+from fleet_assets.edge.recording import Recording
+from fleet_assets.edge.rig import SENSORS, Rig
+from fleet_assets.errors import FleetError
+from fleet_assets.train.frames import FrameSet
+from fleet_assets.train.recordings import frames
+
+Message = tuple[str, str, bytes, int]  # topic, type, content, arrival [ns]
+Detect = Callable[[FrameSet], Objects]
+
+STALE_MS = (50, 150, 500)
+OFFSETS_MS = (0, 10, 20, 30, 40, 50)
+_SAME_NS = 60_000_000  # a frame of a rehearsal stands for one of the drive no further away than this
+_CONTRADICTION_FRAMES = 20  # at 10 Hz: how the road looked two seconds before
+_SPIKE_FRAMES = 2
+_STAMP_AT = 4  # of a message: behind the encapsulation of CDR
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """absent: a sensor without a stream. late: of a sensor, by how long messages arrive later. shifted: of a sensor, by how much
+    stamps are wrong. changed: frames, before the model has them."""
+
+    what: str
+    absent: str | None = None
+    late: tuple[str, int] | None = None
+    shifted: tuple[str, int] | None = None
+    changed: Callable[[Iterator[Frame]], Iterator[Frame]] | None = None
+
+
+def rehearse(paths: Sequence[Path], judged: FrameSet, detect: Detect, rehearsal: Rehearsal, rig: Rig) -> Objects:
+    """What a model finds when this goes wrong.
+
+    paths: a recording per drive of judged, named by it (as train/recordings.py names them). Frames that the vehicle does not get
+    then, because there is nothing to make them of in time, are answered with nothing: what is there is missed.
+    """
+    of_drive = {path.stem: path for path in paths}
+    drives = [judged.drives[number] for number in np.unique(judged.drive)]
+    lacking = [name for name in drives if name not in of_drive]
+    if lacking:
+        raise FleetError(f"No recording of {lacking[0]}", remedy="Rehearse on drives whose recordings are there.")
+    parts, counts = [], []
+    for name in drives:
+        drive = judged.of_drives([name])
+        changed = _Changed.of(Recording.open(of_drive[name]), rehearsal, rig)
+        found = frames(changed, rig)
+        at = _at(rehearsal.changed(found) if rehearsal.changed else found, drive.t_ns)
+        got = np.array([frame is not None for frame in at], dtype=bool)
+        counts.append(len(drive))
+        if not got.any():
+            parts.append(Objects())
+            continue
+        seen = detect(_with(drive.only(got), [frame for frame in at if frame is not None]))
+        parts.append(replace(seen, frame=np.flatnonzero(got).astype(np.int32)[seen.frame]))
+    return Objects.concat(parts, counts)
+
+
+def offset_rehearsals() -> dict[tuple[str, int], Rehearsal]:
+    """By sensor and milliseconds: stamps that are wrong by so much, as a clock model that is off would make them."""
+    return {
+        (sensor, ms): Rehearsal(f"The stamps of the {sensor} are {ms} ms late", shifted=(sensor, ms * 1_000_000))
+        for sensor in SENSORS
+        for ms in OFFSETS_MS
+    }
+
+
+# ---- messages --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Changed(Recording):
+    rehearsal: Rehearsal = field(default_factory=lambda: Rehearsal("nothing"))
+    late_topic: str | None = None
+    shifted_topic: str | None = None
+
+    @classmethod
+    def of(cls, recording: Recording, rehearsal: Rehearsal, rig: Rig) -> _Changed:
+        chosen = {source: topic for source, (topic, _) in rig.chosen(recording.topics).items()}
+        absent = chosen.get(rehearsal.absent or "")
+        topics = [topic for topic in recording.topics if topic != absent]
+        late, shifted = (chosen.get(one[0]) if one else None for one in (rehearsal.late, rehearsal.shifted))
+        return cls(recording.path, topics, recording.context, recording.indexed, rehearsal, late, shifted)
+
+    def messages(self) -> Iterator[Message]:
+        found = super().messages()
+        if self.rehearsal.shifted and self.shifted_topic:
+            found = _shifted(found, self.shifted_topic, self.rehearsal.shifted[1])
+        if self.rehearsal.late and self.late_topic:
+            found = _late(found, self.late_topic, self.rehearsal.late[1])
+        return found
+
+
+def _late(messages: Iterator[Message], late_topic: str, late_ns: int) -> Iterator[Message]:
+    """In order of arrival, a topic's messages so much later."""
+    waiting: deque[Message] = deque()
+    for topic, schema_name, message, t_host_ns in messages:
+        if topic == late_topic:
+            waiting.append((topic, schema_name, message, t_host_ns + late_ns))
+            continue
+        while waiting and waiting[0][3] <= t_host_ns:
+            yield waiting.popleft()
+        yield topic, schema_name, message, t_host_ns
+    yield from waiting
+
+
+def _shifted(messages: Iterator[Message], shifted_topic: str, shift_ns: int) -> Iterator[Message]:
+    """A topic's messages with stamps that say so much later."""
+    for topic, schema_name, message, t_host_ns in messages:
+        stamp_ns = stamp_of(message) if topic == shifted_topic else None
+        if stamp_ns is not None:
+            wrong = bytearray(message)
+            struct.pack_into("<iI", wrong, _STAMP_AT, *divmod(stamp_ns + shift_ns, 1_000_000_000))
+            message = bytes(wrong)
+        yield topic, schema_name, message, t_host_ns
+
+
+# ---- frames ----------------------------------------------------------------------------------------------------------
+
+
+def _at(found: Iterator[Frame], t_ns: np.ndarray) -> list[Frame | None]:
+    """For each time the nearest frame, None where there is none near. t_ns: ascending."""
+    chosen: list[Frame | None] = [None] * t_ns.size
+    for frame in found:
+        low, high = np.searchsorted(t_ns, [frame.t_ns - _SAME_NS, frame.t_ns + _SAME_NS], side="left")
+        for index in range(low, high):
+            before = chosen[index]
+            if before is None or abs(frame.t_ns - int(t_ns[index])) < abs(before.t_ns - int(t_ns[index])):
+                chosen[index] = frame
+    return chosen
+
+
+def _with(judged: FrameSet, chosen: list[Frame]) -> FrameSet:
+    """The same frames, with what the vehicle has of them in the rehearsal."""
+    arrays: dict[str, Any] = {
+        name: np.stack([getattr(frame, name) for frame in chosen])
+        for name in ("camera", "lidar", "radar", "context", "age_s")
+    }
+    return replace(judged, **arrays)
+
+
+def _earlier(found: Iterator[Frame], names: tuple[str, ...], count: int) -> Iterator[Frame]:
+    """Frames with some of what was there so many frames before, as if it were new."""
+    kept: deque[Frame] = deque(maxlen=count + 1)
+    for frame in found:
+        kept.append(frame)
+        if len(kept) == count + 1:
+            yield replace(frame, **{name: getattr(kept[0], name) for name in names})
+
+
+def _noisy(found: Iterator[Frame], sensor: str) -> Iterator[Frame]:
+    """Camera: noise as of a tenth of its range. LiDAR: three in ten cells lost. Radar: echoes as strong as weak objects."""
+    for frame in found:
+        random = np.random.default_rng(frame.t_ns % 2**63)
+        content = getattr(frame, sensor)
+        if sensor == "camera":
+            noise = random.normal(0, 25, content.shape)
+            content = np.clip(content + noise, 0, 255).astype(np.uint8)
+        elif sensor == "lidar":
+            content = content * (random.random(content.shape[1:]) >= 0.3).astype(np.float32)
+        else:
+            content = content + random.exponential(0.05, content.shape).astype(np.float32) * np.array(
+                [[[1]], [[0]]], dtype=np.float32
+            )
+        yield replace(frame, **{sensor: content})
+
+
+REHEARSALS: dict[str, Rehearsal] = {
+    **{f"{one}_missing": Rehearsal(f"No {one}", absent=one) for one in SENSORS},
+    **{
+        f"{one}_stale_{ms}_ms": Rehearsal(f"The {one} arrives {ms} ms later", late=(one, ms * 1_000_000))
+        for one in SENSORS
+        for ms in STALE_MS
+    },
+    **{f"{one}_noisy": Rehearsal(f"Noise on the {one}", changed=partial(_noisy, sensor=one)) for one in SENSORS},
+    **{
+        f"{one}_contradicting": Rehearsal(
+            f"The {one} shows the road of two seconds before, with new stamps",
+            changed=partial(_earlier, names=(one,), count=_CONTRADICTION_FRAMES),
+        )
+        for one in SENSORS
+    },
+    "load_spike": Rehearsal(
+        "The machine is busy: answers are those of two frames before",
+        changed=partial(_earlier, names=("camera", "lidar", "radar", "age_s", "features"), count=_SPIKE_FRAMES),
+    ),
+}

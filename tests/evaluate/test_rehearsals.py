@@ -1,0 +1,128 @@
+"""What the vehicle's own code makes of recordings in which something goes wrong."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fleet_assets.edge.objects import Objects
+from fleet_assets.edge.rig import SENSORS
+from fleet_assets.errors import FleetError
+from fleet_assets.evaluate.rehearsals import REHEARSALS, STALE_MS, Rehearsal, offset_rehearsals, rehearse
+from fleet_assets.simulate.drives import write_drive
+from fleet_assets.train.frames import FrameSet
+from fleet_assets.train.recordings import frames_of_recordings
+from fleet_assets.train.rig import vehicle_rig
+
+START = datetime(2026, 1, 5, 10, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("drives")
+    paths = [folder / "one.mcap", folder / "two.mcap"]
+    for number, path in enumerate(paths):
+        write_drive(path, seed=number, start=START, duration_s=5.0, region="munich", light="day", weather="clear")
+    return paths
+
+
+@pytest.fixture(scope="module")
+def judged(recordings: list[Path]) -> FrameSet:
+    return frames_of_recordings(recordings, every_s=0.5)
+
+
+class Seen:
+    """A model that finds one object in each frame, and keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[FrameSet] = []
+
+    def __call__(self, given: FrameSet) -> Objects:
+        self.given.append(given)
+        count = len(given)
+        return Objects(
+            np.arange(count, dtype=np.int32), np.zeros(count, dtype=np.int8), *np.ones((3, count), dtype=np.float32)
+        )  # fmt: skip
+
+
+def run(rehearsal: Rehearsal, recordings: list[Path], judged: FrameSet) -> tuple[Objects, list[FrameSet]]:
+    seen = Seen()
+    found = rehearse(recordings, judged, seen, rehearsal, vehicle_rig())
+    return found, seen.given
+
+
+def ages_s(given: list[FrameSet]) -> np.ndarray:
+    return np.concatenate([one.age_s for one in given])
+
+
+def test_when_nothing_goes_wrong_the_model_gets_what_it_was_judged_on(recordings: list[Path], judged: FrameSet) -> None:
+    found, given = run(Rehearsal("nothing"), recordings, judged)
+    assert found.frame.tolist() == list(range(len(judged)))
+    for name in ("camera", "lidar", "radar", "context", "age_s"):
+        np.testing.assert_array_equal(np.concatenate([getattr(one, name) for one in given]), getattr(judged, name))
+
+
+@pytest.mark.parametrize("sensor", SENSORS)
+def test_a_missing_sensor_is_missing_and_the_others_are_there(
+    sensor: str, recordings: list[Path], judged: FrameSet
+) -> None:
+    _, given = run(REHEARSALS[f"{sensor}_missing"], recordings, judged)
+    for index, one in enumerate(SENSORS):
+        content = np.concatenate([getattr(part, one) for part in given])
+        assert content.any() == (one != sensor)
+        assert np.isnan(ages_s(given)[:, index]).all() == (one == sensor)
+
+
+def test_a_late_sensor_is_older_or_missing_by_the_causal_policy(recordings: list[Path], judged: FrameSet) -> None:
+    """A camera that comes 50 ms late misses frames that wait 20 ms: what counts is the picture before."""
+    _, given = run(REHEARSALS["camera_stale_150_ms"], recordings, judged)
+    late, usual = ages_s(given)[:, 0], judged.age_s[:, 0]
+    assert np.isnan(late).mean() > 0.5 or np.nanmedian(late) > np.nanmedian(usual) + 0.09
+    _, given = run(REHEARSALS["radar_stale_50_ms"], recordings, judged)
+    assert np.nanmean(ages_s(given)[:, 2]) > np.nanmean(judged.age_s[:, 2])
+
+
+def test_wrong_stamps_make_ages_wrong(recordings: list[Path], judged: FrameSet) -> None:
+    _, given = run(offset_rehearsals()["camera", 30], recordings, judged)
+    np.testing.assert_allclose(ages_s(given)[:, 0], judged.age_s[:, 0] - 0.03, atol=1e-4)
+
+
+@pytest.mark.parametrize("sensor", SENSORS)
+def test_noise_is_on_one_sensor_and_the_same_each_time(sensor: str, recordings: list[Path], judged: FrameSet) -> None:
+    (_, first), (_, second) = (run(REHEARSALS[f"{sensor}_noisy"], recordings, judged) for _ in range(2))
+    for one in SENSORS:
+        content = np.concatenate([getattr(part, one) for part in first])
+        assert content.dtype == getattr(judged, one).dtype
+        assert np.array_equal(content, getattr(judged, one)) == (one != sensor)
+        assert np.array_equal(content, np.concatenate([getattr(part, one) for part in second]))
+
+
+def test_a_contradicting_sensor_shows_another_road_with_new_stamps(recordings: list[Path], judged: FrameSet) -> None:
+    found, given = run(REHEARSALS["camera_contradicting"], recordings, judged)
+    assert len(found) == len(judged)  # two seconds of past are there for each
+    assert not np.array_equal(given[0].camera, judged.only(judged.drive == 0).camera)
+    np.testing.assert_array_equal(ages_s(given), judged.age_s)
+    np.testing.assert_array_equal(np.concatenate([part.lidar for part in given]), judged.lidar)
+
+
+def test_under_load_everything_is_two_frames_old(recordings: list[Path], judged: FrameSet) -> None:
+    every = frames_of_recordings(recordings[:1])
+    _, given = run(REHEARSALS["load_spike"], recordings, judged)
+    at = np.searchsorted(every.t_ns, given[0].t_ns)
+    later = at >= 2
+    np.testing.assert_array_equal(given[0].lidar[later], every.lidar[at[later] - 2])
+    np.testing.assert_array_equal(given[0].context[later], every.context[at[later] - 2])
+
+
+def test_a_drive_without_its_recording_is_named(recordings: list[Path], judged: FrameSet) -> None:
+    with pytest.raises(FleetError, match="No recording of two"):
+        run(Rehearsal("nothing"), recordings[:1], judged)
+
+
+def test_every_rehearsal_of_the_issue_is_there() -> None:
+    kinds = {"missing", "noisy", "contradicting", *(f"stale_{ms}_ms" for ms in STALE_MS)}
+    assert set(REHEARSALS) == {f"{sensor}_{kind}" for sensor in SENSORS for kind in kinds} | {"load_spike"}
+    assert {ms for _, ms in offset_rehearsals()} == {0, 10, 20, 30, 40, 50}
