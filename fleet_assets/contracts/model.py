@@ -50,6 +50,7 @@ SCALARS: dict[str, tuple[pa.DataType, str]] = {
     "double": (pa.float64(), "number"),
     "boolean": (pa.bool_(), "boolean"),
     "date": (pa.date32(), "date"),
+    "binary": (pa.binary(), "string"),  # the standard has no logical type for bytes
 }
 
 
@@ -109,7 +110,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Column:
-    """type: string, long, double, boolean, date, or array/struct of these, as Spark writes it.
+    """type: string, long, double, boolean, date, binary, or array/struct of these, as Spark writes it.
 
     classification: none, or personal: and one of PERSONAL_CLASSES. sources: the columns it is made from, such as
     ingest.imu.gyro_z_radps.
@@ -126,6 +127,11 @@ class Column:
     @property
     def arrow_type(self) -> pa.DataType:
         return arrow_type(self.type)
+
+    @property
+    def payload(self) -> bool:
+        """Bytes, or made of them: no rule judges them, and nobody reads them who did not ask."""
+        return re.search(r"\bbinary\b", self.type) is not None
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ def extended(folder: Path) -> Path:
     for path, text in example_files().items():
         target = folder / path
         target.parent.mkdir(exist_ok=True)
-        target.write_text(text)
+        with open(target, "a", encoding="utf-8") as file:  # a file that is there is added to
+            file.write(text)
     contract = folder / "fleet_assets/contracts/tables/ingest.gnss.odcs.yaml"
     contract.write_text(contract.read_text().replace("  quality:\n", f"  quality:\n{rule()}", 1))
     definitions = folder / "fleet_assets/definitions.py"

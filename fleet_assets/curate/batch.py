@@ -1,0 +1,115 @@
+"""A batch of drives, from frames, features and labels at one commit to surroundings and scenario hits in one commit.
+
+In: drive keys. Out: a BatchOutcome. A drive takes part when it has live features at the pinned commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pyarrow as pa
+
+from fleet_assets.capture.drive_key import DriveKey
+from fleet_assets.contracts.loader import load_tables
+from fleet_assets.curate.frame_view import frame_view
+from fleet_assets.curate.scenarios import hits, load_scenarios, scenarios_fingerprint
+from fleet_assets.curate.surroundings import TABLE as SURROUNDINGS
+from fleet_assets.curate.surroundings import Payload, surroundings
+from fleet_assets.features.policy import load_live_policy
+from fleet_assets.lake.batch import BatchOutcome, run_batch
+from fleet_assets.lake.derive import DeriveWork, derivable
+from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.payload import stream_payload
+from fleet_assets.lake.tables import Snapshot
+from fleet_assets.lake.versions import DriveVersion, version_of
+from fleet_assets.services.home import Home
+
+CODE_VERSION = "1"
+HITS = "curate.scenario_hits"
+OUTPUTS = (SURROUNDINGS, HITS)
+_NEEDED = "features.ego_motion"
+INPUTS = (
+    "synchronise.frames", "synchronise.matches", "synchronise.clock_models", "ingest.labels", "ingest.messages",
+    "ingest.context", "features.ego_motion", "features.scene_context", "features.sensor_health", "features.position",
+)  # fmt: skip
+
+
+def scenarios_batch(
+    home: Home,
+    lake: Lake,
+    drives: Sequence[str],
+    *,
+    run_id: str,
+    parallel: bool = True,
+    on_step: Callable[[int], None] | None = None,
+) -> BatchOutcome:
+    """Tells the drives' surroundings and scenarios and publishes them in one transaction; see ingest_batch for the arguments."""
+
+    return run_batch(
+        home,
+        lake,
+        name="scenarios",
+        run_id=run_id,
+        drives=drives,
+        tables=OUTPUTS,
+        input_tables=INPUTS,
+        items=lambda tx: derivable(tx.base, drives, _NEEDED, INPUTS, _version),
+        weight_bytes=lambda item: item.weight_bytes,
+        work=lambda tx: DeriveWork(tx.writer("unnamed"), tx.base.commit_id, INPUTS, _make),
+        missing="it has no features",
+        parallel=parallel,
+        on_step=on_step,
+    )
+
+
+def made_by() -> str:
+    """What rows are made by, beside their inputs."""
+    return f"{CODE_VERSION}-{_version({}).version}"
+
+
+def _version(inputs: Mapping[str, str]) -> DriveVersion:
+    return version_of(
+        inputs=inputs,
+        code_version=CODE_VERSION,
+        contracts=[load_tables()[name].fingerprint for name in OUTPUTS],
+        policy=scenarios_fingerprint() + load_live_policy().fingerprint,
+    )
+
+
+def _make(snapshot: Snapshot, drive: str, tables: Mapping[str, pa.Table]) -> tuple[dict[str, pa.Table], list[str]]:
+    made = tell(tables, drive, lambda rows: stream_payload(snapshot.repository, snapshot.commit_id, rows))
+    return {name: rows for name, rows in made.items() if rows.num_rows}, []
+
+
+def tell(tables: Mapping[str, pa.Table], drive: str, payload: Payload) -> dict[str, pa.Table]:
+    """tables: the drive's rows of INPUTS. Gives rows of OUTPUTS."""
+    day = DriveKey.parse(drive).day
+    around = surroundings(tables, drive, day, payload)
+    scenarios = load_scenarios()
+    columns = {column for one in scenarios.values() for column in one.predicate.columns}
+    view = frame_view({**tables, SURROUNDINGS: around}, columns)
+    frame, t_ns = view["frame"].to_numpy(), view["t_ns"].to_numpy()
+    rows = []
+    for name, one in scenarios.items():
+        found = hits(one, view)
+        rows.append(
+            {
+                "drive_id": drive,
+                "day": day,
+                "scenario": name,
+                "scenario_version": one.version,
+                "frames": view.num_rows,
+                "hit_frames": found.frames,
+                "unknown_frames": found.unknown,
+                "hits": [
+                    {
+                        "first_frame": int(frame[first]),
+                        "last_frame": int(frame[last]),
+                        "t_first_ns": int(t_ns[first]),
+                        "t_last_ns": int(t_ns[last]),
+                    }
+                    for first, last in zip(found.first, found.last, strict=True)
+                ],
+            }
+        )
+    return {SURROUNDINGS: around, HITS: pa.Table.from_pylist(rows, schema=load_tables()[HITS].arrow_schema)}
