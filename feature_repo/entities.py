@@ -26,3 +26,10 @@ cell = Entity(
     description="An H3 cell of resolution 9, about 350 m across.",
     owner="team:fleet",
 )
+lane_cell = Entity(
+    name="lane_cell",
+    join_keys=["lane_cell"],
+    value_type=ValueType.INT64,
+    description="A place to 4 m and a heading to 45 degrees, as fleet_assets/kernels/features/lane_cell.py numbers them.",
+    owner="team:fleet",
+)

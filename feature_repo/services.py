@@ -2,7 +2,7 @@
 
 from feast import FeatureService
 from on_demand import driving_margins
-from views import ego_motion, place_context, scene_context, sensor_health
+from views import ego_motion, lane_curvature, place_context, scene_context, sensor_health
 
 perception_context_v1 = FeatureService(
     name="perception_context_v1",
@@ -16,5 +16,12 @@ planning_context_v1 = FeatureService(
     features=[ego_motion, scene_context, place_context, driving_margins],
     description="Motion, scene and margins at a drive frame, and what the fleet knows of the place.",
     tags={"version": "1"},
+    owner="team:fleet",
+)
+planning_context_v2 = FeatureService(
+    name="planning_context_v2",
+    features=[ego_motion, scene_context, place_context, lane_curvature, driving_margins],
+    description="As version 1, and the curvature of the lane that the vehicle is on, as a map has it.",
+    tags={"version": "2"},
     owner="team:fleet",
 )

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from entities import cell, drive, frame
+from entities import cell, drive, frame, lane_cell
 
 from fleet_assets.features.define import feature_view
 
@@ -14,3 +14,5 @@ sensor_health = feature_view("features.sensor_health", entities=[drive, frame], 
 scene_context = feature_view("features.scene_context", entities=[drive, frame], ttl=_ALWAYS)
 position = feature_view("features.position", entities=[drive, frame], ttl=_ALWAYS)
 place_context = feature_view("features.place_context", entities=[cell], ttl=timedelta(days=90))
+# A map holds until another one is published.
+lane_curvature = feature_view("features.lane_curvature", entities=[lane_cell], ttl=_ALWAYS)

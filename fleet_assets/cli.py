@@ -226,7 +226,7 @@ def simulate(
     weather: Annotated[str | None, typer.Option(help="clear, rain or fog.")] = None,
     json: Json = False,
 ) -> None:
-    """Write recordings of simulated drives, each with the truth about its clocks and faults beside it.
+    """Write recordings of simulated drives, each with the truth about clocks and faults beside it, and a map of their lanes.
 
     Example: `fleet simulate --drives 6 --seed 1 --faults drops,clock_jump --out drives`, then `fleet ingest drives/*.mcap`
     """

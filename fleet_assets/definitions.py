@@ -25,7 +25,8 @@ PLANNED = [
 ]
 
 FEATURES = [
-    features.live_features, features.place_context, features.registry, features.online_snapshot, features.edge_bundle,
+    features.live_features, features.place_context, features.lane_curvature, features.registry, features.online_snapshot,
+    features.edge_bundle,
 ]  # fmt: skip
 
 defs = dg.Definitions(

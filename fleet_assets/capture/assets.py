@@ -22,8 +22,8 @@ recordings = dg.AssetSpec(
 context_files = dg.AssetSpec(
     dg.AssetKey(["capture", "context_files"]),
     description=(
-        "Files of the context folder: weather.csv, zones.csv, vehicles.csv. A new version makes the context of all drives "
-        "anew, without reading recordings."
+        "Files of the context folder: weather.csv, zones.csv, vehicles.csv, lanes.csv. A new version of the first three makes "
+        "the context of all drives anew, without reading recordings; the last is published with the features."
     ),
     group_name="capture",
     owners=["team:fleet"],

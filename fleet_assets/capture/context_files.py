@@ -1,7 +1,8 @@
 """Files of context: what others know of the world around a drive, as CSV in one folder of the installation.
 
-In: weather.csv, zones.csv, vehicles.csv, from anyone. Out: rows that keep their contract (fleet_assets/contracts/context), a
-count of those that do not, with reasons; or the error that makes a file useless. Nothing in a file costs a drive anything.
+In: weather.csv, zones.csv, vehicles.csv, lanes.csv, from anyone. Out: rows that keep their contract
+(fleet_assets/contracts/context), a count of those that do not, with reasons; or the error that makes a file useless. Nothing in a
+file costs a drive anything.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import csv
 import hashlib
 import io
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,9 +55,9 @@ def file_names() -> dict[str, str]:
     return {name: f"{name.removeprefix('context.')}.csv" for name in load_context()}
 
 
-def read_all(folder: Path) -> dict[str, ContextFile]:
-    """Every file of context, by contract; one that is not there has no rows and no error."""
-    return {name: read(folder, name) for name in file_names()}
+def read_all(folder: Path, names: Iterable[str] | None = None) -> dict[str, ContextFile]:
+    """Files of context, by contract; all unless named. One that is not there has no rows and no error."""
+    return {name: read(folder, name) for name in names or file_names()}
 
 
 def read(folder: Path, name: str) -> ContextFile:

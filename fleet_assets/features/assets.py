@@ -1,15 +1,18 @@
 """Features as Dagster sees them.
 
-In: drives that have been synchronised. Out: live features and visits of places per drive, in one transaction; publications of
-places; the registry; and the snapshot that is looked up online and the signed bundle for vehicles. What is not per drive runs
-by schedule or by hand, never eagerly, and its checks block what comes after it in the same run.
+In: drives that have been synchronised; a map of lanes. Out: live features and visits of places per drive, in one transaction;
+publications of places and of lanes; the registry; and the snapshot that is looked up online and the signed bundle for vehicles.
+What is not per drive runs by schedule or by hand, never eagerly, and its checks block what comes after it in the same run.
 """
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
+from fleet_assets.capture.assets import context_files
+from fleet_assets.capture.context_files import read, summary
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.features.batch import features_batch
 from fleet_assets.features.identity import code_version, repo_hash
@@ -19,6 +22,8 @@ from fleet_assets.partitions import DRIVES, PER_DRIVE_BACKFILL
 from fleet_assets.resources import FleetResource
 from fleet_assets.specs import asset_key, column_schema, report, table_check_specs, table_specs
 
+LANES = "features.lane_curvature"
+_APPROXIMATES = "declared_approximation"
 SERVICE = "perception_context_v1"
 REGISTRY, ONLINE, BUNDLE = (dg.AssetKey(["features", name]) for name in ("registry", "online_snapshot", "edge_bundle"))
 _OWNERS = ["team:fleet"]
@@ -54,9 +59,7 @@ def live_features(
 def place_context(context: dg.AssetExecutionContext, fleet: FleetResource) -> dg.MaterializeResult:
     from fleet_assets.features.places import publish_places
 
-    # The time of the run, so that a repeat of the run is the same publication.
-    stats = context.instance.get_run_stats(context.run.run_id)
-    published = datetime.fromtimestamp(stats.start_time or datetime.now(UTC).timestamp(), UTC).replace(microsecond=0)
+    published = _time_of_run(context)
     done = publish_places(fleet.lake, published, run_id=context.run.root_run_id or context.run.run_id)
     snapshot = fleet.lake.at()
     return dg.MaterializeResult(
@@ -70,8 +73,64 @@ def place_context(context: dg.AssetExecutionContext, fleet: FleetResource) -> dg
 
 
 @dg.asset(
+    key=asset_key(LANES),
+    deps=[context_files],
+    group_name="features",
+    owners=[load_tables()[LANES].owner],
+    kinds={"deltalake", "lakefs"},
+    description=load_tables()[LANES].description,
+    metadata={"dagster/column_schema": column_schema(load_tables()[LANES]), "dagster/table_name": LANES},
+    check_specs=[
+        dg.AssetCheckSpec(
+            _APPROXIMATES,
+            asset=asset_key(LANES),
+            description="The served form is as near the full form as the policy lane_curvature promises, in every slice.",
+            blocking=True,
+        ),
+        dg.AssetCheckSpec(
+            "file", asset=asset_key(LANES), description="Whether lanes.csv can be used; else the last map stays."
+        ),
+    ],
+)
+def lane_curvature(
+    context: dg.AssetExecutionContext, fleet: FleetResource
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    from fleet_assets.features.lane_policy import load_lane_policy
+    from fleet_assets.features.lanes import CONTRACT, lanes_of, measured, publish_lanes, tile_of
+
+    key, file = asset_key(LANES), read(fleet.home.context, CONTRACT)
+    wrong = [summary(file)] if file.error or file.refused else []
+    yield _check("file", wrong, dg.AssetCheckSeverity.WARN, asset=key)
+    metadata: dict[str, Any] = {"file": summary(file), "rows_published": 0}
+    if file.rows.num_rows:
+        lanes = lanes_of(file, load_lane_policy())
+        tile = tile_of(lanes)
+        slices = measured(lanes, tile)
+        findings = [str(one) for one in slices if not one.holds]
+        yield _check(_APPROXIMATES, findings, dg.AssetCheckSeverity.ERROR, asset=key)
+        if findings:
+            raise dg.Failure("The map's lanes are not what is promised; it was not published.", allow_retries=False)
+        run_id = context.run.root_run_id or context.run.run_id
+        done = publish_lanes(fleet.lake, lanes, tile, _time_of_run(context), run_id=run_id)
+        metadata |= {"map": lanes.map_version, "cells": tile.lane_cell.size}
+        metadata |= {f"error, {one.curve}, {one.fix}": str(one) for one in slices}
+        metadata["rows_published"] = done.rows.get(LANES, 0) if done else 0
+    else:
+        yield _check(_APPROXIMATES, [], dg.AssetCheckSeverity.ERROR, asset=key)
+    snapshot = fleet.lake.at()
+    counted: dict[str, Any] = {"dagster/row_count": snapshot.row_count(LANES), "lakefs_commit": snapshot.commit_id}
+    yield dg.MaterializeResult(asset_key=key, metadata={**counted, **metadata})
+
+
+def _time_of_run(context: dg.AssetExecutionContext) -> datetime:
+    """To the second, so that a repeat of the run is the same publication."""
+    stats = context.instance.get_run_stats(context.run.run_id)
+    return datetime.fromtimestamp(stats.start_time or datetime.now(UTC).timestamp(), UTC).replace(microsecond=0)
+
+
+@dg.asset(
     key=REGISTRY,
-    deps=[asset_key(table) for table in (*OUTPUTS, CONTEXT)],
+    deps=[asset_key(table) for table in (*OUTPUTS, CONTEXT, LANES)],
     group_name="features",
     owners=_OWNERS,
     kinds={"feast"},
@@ -196,10 +255,10 @@ def edge_bundle(
 
 nightly_features = dg.ScheduleDefinition(
     name="nightly_features",
-    target=dg.AssetSelection.assets(asset_key(CONTEXT), REGISTRY, ONLINE, BUNDLE),
+    target=dg.AssetSelection.assets(asset_key(CONTEXT), asset_key(LANES), REGISTRY, ONLINE, BUNDLE),
     cron_schedule="0 4 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Publishes places, applies the registry, and makes snapshot and bundle.",
+    description="Publishes places and lanes, applies the registry, and makes snapshot and bundle.",
 )
 
 

@@ -69,14 +69,15 @@ def look_up(service: str, entity: Mapping[str, Any], *, ref: str, time: str | No
 
 
 def kernel_history(snapshot: Snapshot | None) -> list[dict[str, Any]]:
-    """One row per kernel and version that was ever written down, and how many drives of the snapshot it has made."""
+    """One row per kernel and version that was ever written down, and how many of the snapshot's drives or publications it has
+    made."""
     drives: Counter[str] = Counter()
     if snapshot is not None:
         rows = snapshot.scan(VERSIONS, ["table_name", "code_version"], predicate="table_name LIKE 'features.%'")
         for row in rows.to_pylist():
             view = row["table_name"].split(".")[1]
             drives.update(made for made in row["code_version"].split() if made.startswith(f"{view}@"))
-    now = {f"{view}@v{kernel.VERSION}" for view, kernel in identity.LIVE.items()}
+    now = {f"{view}@v{kernel.VERSION}" for view, kernel in identity.KERNELS.items()}
     return [
         {
             "view": view,

@@ -13,8 +13,7 @@ from feast import Entity, FeatureView, Field
 from feast.types import Bool, FeastType, Float64, Int64, String
 
 from fleet_assets.contracts.model import TableContract
-from fleet_assets.edge.feed import LIVE
-from fleet_assets.features.identity import identities
+from fleet_assets.features.identity import KERNELS, identities
 from fleet_assets.features.source import DeltaSource
 from fleet_assets.lake.tables import contract_of
 
@@ -40,8 +39,8 @@ def feature_view(table: str, *, entities: Sequence[Entity], ttl: timedelta, name
         "retention": contract.retention_class,
     }
     kernel = table.split(".")[1]
-    if kernel in LIVE:
-        tags |= {"kernel": LIVE[kernel].__name__, "kernel_version": str(LIVE[kernel].VERSION)}
+    if kernel in KERNELS:
+        tags |= {"kernel": KERNELS[kernel].__name__, "kernel_version": str(KERNELS[kernel].VERSION)}
         tags["identity"] = identities()[kernel]
     return FeatureView(
         name=view,

@@ -25,7 +25,10 @@ import numpy as np
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.edge.feed import LIVE
 from fleet_assets.errors import FleetError
+from fleet_assets.kernels.features import lane_curvature
 
+# Views that a kernel makes: the live ones, and those that are made ahead for all places.
+KERNELS: Mapping[str, ModuleType] = {**LIVE, "lane_curvature": lane_curvature}
 PATH = Path(__file__).with_name("identities.json")
 REPO = Path(__file__).parents[2] / "feature_repo"
 _KERNELS = "fleet_assets.kernels"
@@ -44,13 +47,13 @@ def identity_of(kernel: ModuleType, contract_version: str) -> str:
 
 @lru_cache(maxsize=1)
 def identities() -> Mapping[str, str]:
-    """Identity of every live view as the code is now."""
-    return {name: identity_of(kernel, load_tables()[f"features.{name}"].version) for name, kernel in LIVE.items()}
+    """Identity of every view that a kernel makes, as the code is now."""
+    return {name: identity_of(kernel, load_tables()[f"features.{name}"].version) for name, kernel in KERNELS.items()}
 
 
 def code_version(views: Iterable[str]) -> str:
     """What rows of these views are made by, for lake.versions: `<view>@v<version>:<identity>`, joined by spaces."""
-    return " ".join(f"{view}@v{LIVE[view].VERSION}:{identities()[view]}" for view in sorted(views))
+    return " ".join(f"{view}@v{KERNELS[view].VERSION}:{identities()[view]}" for view in sorted(views))
 
 
 def repo_hash() -> str:
@@ -73,7 +76,7 @@ def check() -> list[FleetError]:
     known = recorded()
     findings = []
     for view, identity in identities().items():
-        version = str(LIVE[view].VERSION)
+        version = str(KERNELS[view].VERSION)
         written = known.get(view, {}).get(version)
         if written is None:
             remedy = "Run `fleet features history --record`."
@@ -82,7 +85,7 @@ def check() -> list[FleetError]:
             findings.append(
                 FleetError(
                     f"{view} has changed and is still version {version}",
-                    where=f"{LIVE[view].__name__}: {identity}, written down {written}",
+                    where=f"{KERNELS[view].__name__}: {identity}, written down {written}",
                     remedy="Raise its VERSION, then run `fleet features history --record`; or take the change back.",
                 )
             )
@@ -97,7 +100,7 @@ def record() -> list[str]:
     known = recorded()
     added = []
     for view, identity in identities().items():
-        version = str(LIVE[view].VERSION)
+        version = str(KERNELS[view].VERSION)
         if version not in known.setdefault(view, {}):
             known[view][version] = identity
             added.append(f"{view} version {version}: {identity}")

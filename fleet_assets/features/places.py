@@ -10,15 +10,14 @@ comes later, or is made anew, counts in the next one. So what was known of a pla
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from fleet_assets.contracts.loader import load_tables
-from fleet_assets.errors import FleetError
-from fleet_assets.features.write import upsert
+from fleet_assets.features.write import publication_key, upsert
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.publish import Published
 
@@ -102,21 +101,12 @@ def _seen(labels: pa.Table, frames: pa.Table, cells: np.ndarray, classes: tuple[
     return counts
 
 
-def publication_key(published: datetime) -> str:
-    """What a publication's rows are filed under: a drive's key in form."""
-    return f"places--{published.astimezone(UTC):%Y%m%dT%H%M%SZ}"
-
-
 def publish_places(lake: Lake, published: datetime, *, run_id: str | None = None) -> Published | None:
     """Publishes what the lake knows of all places now, as known from `published` on (to the second, UTC).
 
     A publication that is there already stays as it is: None. Raises FleetError for a time in the future.
     """
-    if published > datetime.now(UTC):
-        raise FleetError(
-            f"{published:%Y-%m-%d %H:%M:%S} has not come yet", remedy="Publish what is known now, as of now."
-        )
-    key = publication_key(published)
+    key = publication_key("places", published)
     snapshot = lake.at()
     if snapshot.versions([key], [CONTEXT]):
         return None

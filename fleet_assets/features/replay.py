@@ -20,6 +20,7 @@ from fleet_assets.edge.feed import LIVE, Feed, in_order_of_arrival, records_of
 from fleet_assets.edge.messages import values_of
 from fleet_assets.features.places import VISITS, cells_of, visits
 from fleet_assets.features.policy import LivePolicy, Source
+from fleet_assets.kernels.features.lane_cell import NOWHERE, lane_cells
 from fleet_assets.kernels.features.records import NO_TIME, VALUES
 
 SIGNALS = ("ingest.imu", "ingest.gnss", "ingest.bus_signals")
@@ -62,6 +63,8 @@ def replay_drive(
         }
         if view == "position":
             live["cell"] = cells_of(live["latitude_deg"], live["longitude_deg"])
+            lanes = lane_cells(live["latitude_deg"], live["longitude_deg"], live["heading_deg"])
+            live["lane_cell"] = pa.array(lanes, mask=lanes == NOWHERE)
         made[f"features.{view}"] = _table(f"features.{view}", live, constants, frames.num_rows)
     made[VISITS] = visits(
         made["features.position"],

@@ -21,7 +21,6 @@ import pyarrow as pa
 
 from fleet_assets.edge.bundle import Manifest, activate, install
 from fleet_assets.edge.features import FeatureBundle
-from fleet_assets.edge.feed import LIVE
 from fleet_assets.errors import FleetError
 from fleet_assets.features.bundle_build import build_bundle
 from fleet_assets.features.catalogue import look_up
@@ -108,9 +107,9 @@ def service_bundle(home: Home, file: Path, folder: Path) -> Manifest:
 
 
 def _kernels() -> dict[str, tuple[Any, str]]:
-    from fleet_assets.features.identity import identities
+    from fleet_assets.features.identity import KERNELS, identities
 
-    return {view: (LIVE[view], identity) for view, identity in identities().items()}
+    return {view: (KERNELS[view], identity) for view, identity in identities().items()}
 
 
 def installation_key(home: Home) -> SigningKey:

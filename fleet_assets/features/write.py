@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,9 +33,10 @@ def upsert(
     name: str,
     run_id: str | None = None,
     objects: Mapping[str, Path] | None = None,
+    code_version: str = CODE_VERSION,
 ) -> Published | None:
     """rows: the contract's columns; what they lack is null, `day` is told from the drive, and columns of times may be timestamps.
-    objects: files to go with them, by path in the lake. Raises FleetError, AuditFailed."""
+    objects: files to go with them, by path in the lake. code_version: what made the rows. Raises FleetError, AuditFailed."""
     contract = contract_of(table)
     given = conform(table, rows)
     drives = sorted(pc.unique(given["drive_id"]).to_pylist())
@@ -46,7 +48,7 @@ def upsert(
             held = merged.filter(pc.equal(merged["drive_id"], drive))
             tx.declare(
                 drive,
-                version_of(inputs={"rows": _hash(held)}, code_version=CODE_VERSION, contracts=[contract.fingerprint]),
+                version_of(inputs={"rows": _hash(held)}, code_version=code_version, contracts=[contract.fingerprint]),
             )
             if tx.is_done(drive):
                 tx.forget(drive)
@@ -65,6 +67,15 @@ def upsert(
         input_tables=[table],
     )
     return tx.published
+
+
+def publication_key(kind: str, published: datetime) -> str:
+    """What the rows of a publication are filed under, in form of a drive's key. Raises FleetError for a time in the future."""
+    if published > datetime.now(UTC):
+        raise FleetError(
+            f"{published:%Y-%m-%d %H:%M:%S} has not come yet", remedy="Publish what is known now, as of now."
+        )
+    return f"{kind}--{published.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
 def conform(table: str, rows: pa.Table) -> pa.Table:

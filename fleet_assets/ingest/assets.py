@@ -59,7 +59,7 @@ def drive_context(
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
     home, lake = fleet.home, fleet.lake
     drives = list(context.partition_keys)
-    files = read_all(home.context)
+    files = read_all(home.context, of_context.FILES)
     run_id = context.run.root_run_id or context.run_id
     outcome = of_context.context_batch(home, lake, drives, run_id=run_id, files=files)
     yield _joined(lake.at(outcome.published.commit_id if outcome.published else "main"))

@@ -31,6 +31,7 @@ from fleet_assets.services.home import Home
 
 CONTEXT, CLAIMS = TABLES = ("ingest.context", "ingest.context_claims")
 INPUTS = ("ingest.drives", "ingest.gnss", "ingest.recordings")
+FILES = ("context.vehicles", "context.weather", "context.zones")
 CODE_VERSION = "1"
 
 
@@ -44,7 +45,7 @@ def context_batch(
     on_step: Callable[[int], None] | None = None,
 ) -> BatchOutcome:
     """Drives that were accepted at the pinned commit, in one transaction. files: as read; default: those of the installation."""
-    used = read_all(home.context) if files is None else files
+    used = read_all(home.context, FILES) if files is None else files
 
     def items(tx: Transaction) -> dict[str, tuple[str, DriveVersion]]:
         known = tx.base.versions(drives, INPUTS)
@@ -81,7 +82,7 @@ def context_batch(
 def _version(inputs: Mapping[str, str], files: Mapping[str, ContextFile]) -> DriveVersion:
     made_from = {**inputs, **{name: file.sha256[:16] for name, file in files.items()}}
     contracts = [load_tables()[name].fingerprint for name in TABLES]
-    contracts += [contract.fingerprint for contract in load_context().values()]
+    contracts += [load_context()[name].fingerprint for name in FILES]
     return version_of(inputs=made_from, code_version=CODE_VERSION, contracts=contracts)
 
 

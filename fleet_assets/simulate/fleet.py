@@ -1,11 +1,12 @@
 """A fleet of simulated drives: `fleet simulate`.
 
 In: how many, a seed, and what all of them shall have in common. Out: one recording per drive in a folder, each with its truth
-beside it; lights, weathers and regions as even as their number allows.
+beside it, and lanes.csv, the map of all their lanes; lights, weathers and regions as even as their number allows.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ import numpy as np
 from fleet_assets.errors import FleetError
 from fleet_assets.simulate.conditions import light_at
 from fleet_assets.simulate.drives import Progress, Truth, write_drive
+from fleet_assets.simulate.lanes import LANES, write_lanes
 from fleet_assets.simulate.parameters import one_of, parameters
 
 _FIRST_DAY = datetime(2026, 1, 5, tzinfo=UTC)
@@ -96,11 +98,13 @@ def make_fleet(
     faults: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Iterator[Made]:
-    """Writes the drives one by one. progress: messages of the drive that is being written. Raises FleetError."""
+    """Writes the map, then the drives one by one. progress: messages of the drive that is being written. Raises FleetError."""
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_lanes(folder / LANES, [(plan.seed, plan.region) for plan in plans])
     for plan in plans:
         path = folder / plan.file_name
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with _writing(path):
             truth = write_drive(
                 path,
                 seed=plan.seed,
@@ -114,8 +118,14 @@ def make_fleet(
                 weather=plan.weather,
                 progress=progress,
             )
-        except OSError as error:
-            raise FleetError(
-                f"{path} cannot be written: {error.strerror}", remedy="Give another folder with --out, or make room."
-            ) from error
         yield Made(plan, path, truth)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FleetError(
+            f"{path} cannot be written: {error.strerror}", remedy="Give another folder with --out, or make room."
+        ) from error

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from fleet_assets.formats import ros2
-from fleet_assets.simulate.conditions import Conditions
 from fleet_assets.simulate.parameters import parameters
 from fleet_assets.simulate.scene import Label, Scene, generator
 from fleet_assets.simulate.schedule import Schedule
@@ -53,7 +52,7 @@ class Messages:
         self._wheelbase_m = float(parameters()["vehicle"]["wheelbase_m"])
         self._kept: dict[tuple[str, int], Message] = {}
         self._lock = threading.Lock()
-        self._origin_deg = _origin(scene.conditions, scene.seed)
+        self._origin_deg = origin_deg(scene.conditions.region, scene.seed)
 
     def payload(self, schedule: Schedule) -> bool:
         """Whether a stream's messages are worth a thread."""
@@ -140,8 +139,7 @@ class Messages:
 
     def _fix(self, track: _Track, tick: int) -> bytes:
         east, north = np.array([track.x_m[tick], track.y_m[tick]]) + 0.3 * track.noise[tick, :2]
-        latitude = self._origin_deg[0] + np.degrees(north / EARTH_RADIUS_M)
-        longitude = self._origin_deg[1] + np.degrees(east / (EARTH_RADIUS_M * np.cos(np.radians(self._origin_deg[0]))))
+        latitude, longitude = latitude_longitude(self._origin_deg, east, north)
         return ros2.nav_sat_fix(0, "gnss", float(latitude), float(longitude), _ALTITUDE_M, _ACCURACY_M)
 
     def _signal(self, track: _Track, tick: int, part: int) -> bytes:
@@ -152,9 +150,19 @@ class Messages:
         return ros2.signal(0, "bus", "steering", "angle", float(angle), "deg")
 
 
-def _origin(conditions: Conditions, seed: int) -> np.ndarray:
+def origin_deg(region: str, seed: int) -> np.ndarray:
     """Where the town of a drive lies: somewhere within a few kilometres of the middle of its region."""
-    return np.array(conditions.of_region["origin_deg"]) + generator(seed, "origin").uniform(-0.03, 0.03, 2)
+    middle = np.array(parameters()["regions"][region]["origin_deg"])
+    return middle + generator(seed, "origin").uniform(-0.03, 0.03, 2)
+
+
+def latitude_longitude(
+    origin: np.ndarray, east_m: np.ndarray | float, north_m: np.ndarray | float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Degrees, of places on the plane of a town."""
+    latitude = origin[0] + np.degrees(north_m / EARTH_RADIUS_M)
+    longitude = origin[1] + np.degrees(east_m / (EARTH_RADIUS_M * np.cos(np.radians(origin[0]))))
+    return latitude, longitude
 
 
 def _quaternion(yaw_rad: float) -> np.ndarray:

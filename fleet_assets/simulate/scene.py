@@ -21,7 +21,7 @@ from fleet_assets.simulate import town, traffic
 from fleet_assets.simulate.conditions import Conditions
 from fleet_assets.simulate.figures import Figure, Things
 from fleet_assets.simulate.parameters import Setup, parameters
-from fleet_assets.simulate.route import Motion, drive, make_loop
+from fleet_assets.simulate.route import Loop, Motion, drive, make_loop
 
 MOUNT_M = 1.3  # all sensors sit so far ahead of the vehicle's origin, which is on the ground
 _CAMERA_REACH_M = 130.0
@@ -54,7 +54,7 @@ class Scene:
     def __init__(self, seed: int, conditions: Conditions, setup: Setup, duration_s: float) -> None:
         self.seed, self.conditions, self.setup = seed, conditions, setup
         region, known = conditions.of_region, parameters()
-        loop = make_loop(generator(seed, "loop"), known["traffic"]["loop_radius_m"])
+        loop = loop_of(seed)
         self.motion: Motion = drive(generator(seed, "motion"), loop, duration_s, region["speed_mps"])
         self.things = Things()
         self.town = town.build(generator(seed, "town"), loop, region, self.things)
@@ -216,6 +216,11 @@ class Scene:
 def _mounted(pose: np.ndarray, turn_rad: float) -> np.ndarray:
     """Where a sensor is, and where it looks."""
     return np.array([pose[0] + MOUNT_M * np.cos(pose[2]), pose[1] + MOUNT_M * np.sin(pose[2]), pose[2] + turn_rad])
+
+
+def loop_of(seed: int) -> Loop:
+    """The road of a drive."""
+    return make_loop(generator(seed, "loop"), parameters()["traffic"]["loop_radius_m"])
 
 
 def generator(seed: int, what: str) -> np.random.Generator:

@@ -118,6 +118,7 @@ def test_links_and_pipes_are_not_opened(tmp_path: Path) -> None:
     (tmp_path / "weather.csv").symlink_to("/etc/passwd")
     os.mkfifo(tmp_path / "zones.csv")
     (tmp_path / "vehicles.csv").mkdir()
+    (tmp_path / "lanes.csv").mkdir()
     for found in read_all(tmp_path).values():
         assert found.error is not None
         assert found.rows.num_rows == 0

@@ -20,10 +20,13 @@ from fleet_assets.synchronise.drive import synchronise_drive
 from fleet_assets.synchronise.policy import load_alignment
 
 
-def generated(folder: Path, *, seed: int = 1, duration_s: float = 20.0) -> tuple[DecodedDrive, Path]:
-    """A drive decoded, and its recording."""
+def generated(
+    folder: Path, *, seed: int = 1, duration_s: float = 20.0, unique_s: float | None = None
+) -> tuple[DecodedDrive, Path]:
+    """A drive decoded, and its recording. unique_s: as write_drive has it."""
     recording = folder / "drive.mcap"
-    write_drive(recording, seed=seed, start=datetime.fromisoformat(START), duration_s=duration_s, vehicle="car7")
+    start = datetime.fromisoformat(START)
+    write_drive(recording, seed=seed, start=start, duration_s=duration_s, vehicle="car7", unique_s=unique_s)
     return decode(folder, recording), recording
 
 

@@ -6,16 +6,19 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from lake.publisher import judge
 
+from fleet_assets.capture.context_files import read
 from fleet_assets.capture.deliver import deliver
 from fleet_assets.edge.bundle import activate, install
 from fleet_assets.edge.features import FeatureBundle
@@ -23,11 +26,19 @@ from fleet_assets.errors import FleetError
 from fleet_assets.features import assets, checks
 from fleet_assets.features.batch import features_batch
 from fleet_assets.features.catalogue import catalogue, kernel_history, look_up
-from fleet_assets.features.places import CONTEXT, VISITS, publication_key, publish_places
-from fleet_assets.features.registry import feature_store
+from fleet_assets.features.lane_policy import load_lane_policy
+from fleet_assets.features.lanes import CONTRACT, Lanes, lanes_of, publish_lanes, tile_of
+from fleet_assets.features.places import CONTEXT, VISITS, publish_places
+from fleet_assets.features.registry import feature_store, publish_online
 from fleet_assets.features.replay import OUTPUTS
-from fleet_assets.features.service_snapshot import bundle_folder, installation_key, three_ways
-from fleet_assets.features.write import upsert
+from fleet_assets.features.service_snapshot import (
+    bundle_folder,
+    installation_key,
+    service_bundle,
+    service_snapshot,
+    three_ways,
+)
+from fleet_assets.features.write import publication_key, upsert
 from fleet_assets.ingest.batch import ingest_batch
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.schema import apply
@@ -36,6 +47,8 @@ from fleet_assets.services import supervisor
 from fleet_assets.services.home import Home
 from fleet_assets.signing.keys import KeyRing
 from fleet_assets.simulate.drives import write_drive
+from fleet_assets.simulate.lanes import LANES as LANES_FILE
+from fleet_assets.simulate.lanes import write_lanes
 from fleet_assets.synchronise.batch import synchronise_batch
 
 pytestmark = [
@@ -90,7 +103,8 @@ def drives(home: Home, lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def made(home: Home, lake: Lake, drives: list[str]) -> dg.ExecuteInProcessResult:
-    chosen = [assets.place_context, assets.registry, assets.online_snapshot, assets.edge_bundle]
+    write_lanes(home.context / LANES_FILE, TOWNS)
+    chosen = [assets.place_context, assets.lane_curvature, assets.registry, assets.online_snapshot, assets.edge_bundle]
     return dg.materialize(chosen, resources={"fleet": FleetResource(home_path=str(home.root))})
 
 
@@ -121,7 +135,8 @@ def test_the_graph_makes_a_bundle(made: dg.ExecuteInProcessResult) -> None:
     assert made.success
     told = {check.check_name: check for check in made.get_asset_check_evaluations()}
     assert {name for name, check in told.items() if not check.passed} == set()
-    assert set(told) == {"row_counts", "one_identity", "as_a_vehicle", "drift", "bias", "as_in_the_lake"}
+    of_lanes = {"declared_approximation", "file"}
+    assert set(told) == {"row_counts", "one_identity", "as_a_vehicle", "drift", "bias", "as_in_the_lake", *of_lanes}
 
 
 def test_three_ways_to_the_same_features(
@@ -181,7 +196,7 @@ def test_publications_of_places_are_never_changed(lake: Lake, drives: list[str])
     assert pc.min(visits["passes"]).as_py() >= 1
     moment = datetime(2026, 1, 6, 3, tzinfo=UTC)
     assert publish_places(lake, moment) is not None
-    key = publication_key(moment)
+    key = publication_key("places", moment)
     before = lake.at().scan(CONTEXT, drives=[key])
     assert pc.sum(before["place_passes"]).as_py() == pc.sum(visits["passes"]).as_py()
     # A drive of before the publication comes afterwards.
@@ -191,10 +206,99 @@ def test_publications_of_places_are_never_changed(lake: Lake, drives: list[str])
     assert lake.at().scan(CONTEXT, drives=[key]).equals(before)
     later = moment + timedelta(days=1)
     publish_places(lake, later)
-    after = lake.at().scan(CONTEXT, drives=[publication_key(later)])
+    after = lake.at().scan(CONTEXT, drives=[publication_key("places", later)])
     assert pc.sum(after["place_passes"]).as_py() == pc.sum(before["place_passes"]).as_py() + late["passes"][0].as_py()
     with pytest.raises(FleetError, match="has not come yet"):
         publish_places(lake, datetime.now(UTC) + timedelta(days=1))
+
+
+# ---- lanes -----------------------------------------------------------------------------------------------------------
+
+TOWNS = [(0, "munich"), (0, "hamburg"), (1, "munich"), (1, "hamburg")]  # of which two are the drives'
+
+
+def read_lanes(folder: Path) -> Lanes:
+    return lanes_of(read(folder, CONTRACT), load_lane_policy())
+
+
+def lane_table(lake: Lake) -> pa.Table:
+    return lake.at().scan(assets.LANES).sort_by([("t_ns", "ascending"), ("lane_cell", "ascending")])
+
+
+def test_the_lane_of_a_drive_three_ways(
+    made: dg.ExecuteInProcessResult, home: Home, lake: Lake, drives: list[str], tmp_path: Path
+) -> None:
+    """From the position of a frame to the curvature of its lane: in the lake, through Feast, and on a vehicle."""
+    service, names = "planning_context_v2", ["lane_curvature_per_m", "lane_map_version"]
+    commit = lake.at().commit_id
+    rows = lake.at().scan("features.position", ["frame", "cell", "lane_cell"], drives=drives[:1]).sort_by("frame")
+    frame = rows.filter(pc.is_valid(rows["lane_cell"])).to_pylist()[-1]
+    offline = look_up(service, {"drive_id": drives[0], **frame}, ref=commit, time=None)["features"]
+    assert offline["lane_curvature_per_m"] is not None
+    file = tmp_path / "planning.snapshot"
+    service_snapshot(lake.at(commit), service, file)
+    publish_online(file, service)
+    asked = [{"lane_cell": frame["lane_cell"]}]
+    online = feature_store().get_online_features([f"lane_curvature:{name}" for name in names], asked).to_dict()
+    assert {name: online[name] for name in names} == {name: [offline[name]] for name in names}
+    service_bundle(home, file, tmp_path / "bundle")
+    ring = KeyRing([installation_key(home).public])
+    activate(tmp_path / "car", install(tmp_path / "bundle", tmp_path / "car", ring).id, ring)
+    device = FeatureBundle.open(tmp_path / "car", ring)
+    answer = device.answer("lane_curvature")
+    device.lookup("lane_curvature", frame["lane_cell"], answer)
+    assert answer.values[answer.features.index("lane_curvature_per_m")] == offline["lane_curvature_per_m"]
+
+
+def test_a_new_map_replaces_the_last_one_and_changes_no_earlier_answer(
+    made: dg.ExecuteInProcessResult, home: Home, lake: Lake, tmp_path: Path
+) -> None:
+    before = lane_table(lake)
+    assert before["lane_curvature_per_m"].null_count == 0
+    lanes = read_lanes(home.context)
+    then = datetime.now(UTC).replace(microsecond=0)
+    assert publish_lanes(lake, lanes, tile_of(lanes), then) is None  # the same map
+    assert lane_table(lake).equals(before)
+    write_lanes(tmp_path / LANES_FILE, TOWNS[:1])
+    fewer = read_lanes(tmp_path)
+    while datetime.now(UTC) <= then + timedelta(seconds=1):
+        time.sleep(0.1)
+    now = then + timedelta(seconds=1)
+    assert publish_lanes(lake, fewer, tile_of(fewer), now) is not None
+    after = lane_table(lake)
+    assert after.slice(0, before.num_rows).equals(before)
+    latest = after.slice(before.num_rows)
+    gone = latest.filter(pc.is_null(latest["lane_curvature_per_m"]))
+    assert set(latest["lane_cell"].to_pylist()) == set(before["lane_cell"].to_pylist())
+    assert 0 < gone.num_rows < latest.num_rows
+    cell = {"lane_cell": [gone["lane_cell"][0].as_py()] * 2, "event_timestamp": [then, now]}
+    job = feature_store().get_historical_features(pd.DataFrame(cell), ["lane_curvature:lane_curvature_per_m"])
+    found = job.to_arrow()["lane_curvature_per_m"].to_pylist()
+    assert found[0] is not None
+    assert found[1] is None
+    with pytest.raises(FleetError, match="A map was published at"):
+        publish_lanes(lake, lanes, tile_of(lanes), then)
+
+
+def test_a_map_beyond_its_bounds_is_not_published(home: Home, lake: Lake, made: dg.ExecuteInProcessResult) -> None:
+    """A lane that bends to and fro within a cell: no value of the cell can stand for it."""
+    before, kept = lane_table(lake), (home.context / LANES_FILE).read_bytes()
+    text = "lane_id,point,latitude_deg,longitude_deg,map_version\n"
+    text += "".join(f"a,{n},{48 + n * 1.5e-5:.10f},{11.5 + n % 2 * 4e-6:.10f},crooked\n" for n in range(200))
+    (home.context / LANES_FILE).write_text(text)
+    resources = {"fleet": FleetResource(home_path=str(home.root))}
+    try:
+        stopped = dg.materialize([assets.lane_curvature, assets.registry], resources=resources, raise_on_error=False)
+        assert not stopped.success
+        assert stopped.get_asset_materialization_events() == []
+        (check,) = (one for one in stopped.get_asset_check_evaluations() if one.check_name == "declared_approximation")
+        assert not check.passed
+        assert "bound" in str(check.metadata["findings"].value)
+        (home.context / LANES_FILE).write_text("no map")
+        assert dg.materialize([assets.lane_curvature], resources=resources).success  # told, and the last map stays
+    finally:
+        (home.context / LANES_FILE).write_bytes(kept)
+    assert lane_table(lake).equals(before)
 
 
 # ---- what commands show ----------------------------------------------------------------------------------------------
@@ -205,8 +309,9 @@ def test_catalogue_and_history(lake: Lake, drives: list[str]) -> None:
     assert len(features) >= 60
     assert all(row["meaning"] and row["owner"] for row in features)
     kernels = [row for row in kernel_history(lake.at()) if row["current"]]
-    assert {row["view"] for row in kernels} == {"ego_motion", "position", "scene_context", "sensor_health"}
-    assert all(row["drives"] == len(drives) for row in kernels)
+    live = [row for row in kernels if row["view"] != "lane_curvature"]
+    assert {row["view"] for row in live} == {"ego_motion", "position", "scene_context", "sensor_health"}
+    assert all(row["drives"] == len(drives) for row in live)
 
 
 def test_look_ups_of_what_is_not_there(made: dg.ExecuteInProcessResult, drives: list[str]) -> None:
