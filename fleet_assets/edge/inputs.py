@@ -8,6 +8,7 @@ vehicle call these functions; a sensor without a record is all zero.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numba import njit
@@ -160,3 +161,48 @@ def _sample(pixels: np.ndarray, row: float, beam: float, polar: np.ndarray, to: 
 def in_grid(x_m: np.ndarray, y_m: np.ndarray) -> np.ndarray:
     """bool [n]: places that lie in the grid."""
     return (x_m >= GRID_X_M[0]) & (x_m < GRID_X_M[1]) & (y_m >= GRID_Y_M[0]) & (y_m < GRID_Y_M[1])
+
+
+# ---- what a model is given --------------------------------------------------------------------------------------------
+
+# Names and shapes of a model's inputs, without the frames.
+INPUTS = {
+    "camera": (CAMERA_SHAPE[2], *CAMERA_SHAPE[:2]),
+    "lidar": LIDAR_SHAPE,
+    "radar": RADAR_SHAPE,
+    "context": (len(CONTEXT),),
+    "health": (6,),  # of camera, LiDAR and radar: whether it is there, and how old it is [0.3 s]
+}
+_AGE_SCALE_S, _MOST_DEVIATIONS = 0.3, 4.0
+
+
+def normalised(
+    camera: np.ndarray,
+    lidar: np.ndarray,
+    radar: np.ndarray,
+    context: np.ndarray,
+    age_s: np.ndarray,
+    statistics: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """float32 arrays of INPUTS, [n, ...] each, of n frames as the functions above and edge/assemble.py make them.
+
+    statistics: camera_mean, camera_std [3] (of pixels, 0 to 1), lidar_scale [5], radar_scale [2], context_mean, context_std
+    [features]. What is unknown is as the mean; a sensor without a record is zero.
+    """
+    there = ~np.isnan(age_s)
+    pixels = camera.transpose(0, 3, 1, 2).astype(np.float32) * np.float32(1 / 255)
+    image = (pixels - _of_channels(statistics["camera_mean"])) / _of_channels(statistics["camera_std"])
+    deviation = (context - statistics["context_mean"]) / statistics["context_std"]
+    deviation = np.clip(np.nan_to_num(deviation, nan=0.0), -_MOST_DEVIATIONS, _MOST_DEVIATIONS)
+    age = np.clip(np.nan_to_num(age_s / _AGE_SCALE_S, nan=0.0), -1.0, _MOST_DEVIATIONS)
+    return {
+        "camera": (image * there[:, 0].reshape(-1, 1, 1, 1)).astype(np.float32),
+        "lidar": (lidar / _of_channels(statistics["lidar_scale"])).astype(np.float32),
+        "radar": (radar / _of_channels(statistics["radar_scale"])).astype(np.float32),
+        "context": deviation.astype(np.float32),
+        "health": np.concatenate([there, age], axis=1).astype(np.float32),
+    }
+
+
+def _of_channels(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values, dtype=np.float32).reshape(1, -1, 1, 1)

@@ -84,8 +84,8 @@ def _labels(path: Path) -> pa.Table:
 
 
 def truth_at(labels: pa.Table, t_ns: np.ndarray) -> tuple[np.ndarray, Objects]:
-    """Which frames were labelled, bool [n], and what was there inside the grid. labels: rows with t_device_ns on the clock of the
-    frames, class_name, x_m, y_m, moving, visible_fraction; other classes than CLASSES do not count.
+    """Which frames were labelled, bool [n], and what was there inside the grid. labels: rows with t_device_ns on the clock
+    of the frames, class_name, x_m, y_m, moving, visible_fraction; other classes than CLASSES do not count.
 
     A frame between two labelled times close together, and without labels of its own, is an empty scene.
     """
