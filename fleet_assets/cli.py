@@ -164,23 +164,35 @@ def ingest(
 def run(
     selection: Annotated[str, typer.Argument(help="Assets, in Dagster's selection syntax.")] = "*",
     drives: Annotated[list[str] | None, typer.Option(help="Only these drives, done or not. Repeatable.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="demo or full: how assets that are made as a whole are made.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Run assets through the daemon's queue and wait: what is missing, or the given drives again.
+    """Run assets through the daemon's queue and wait: what is missing per drive, or the given drives again; then, when a
+    selection or a profile asks for it, what is made of all drives as a whole.
 
-    Examples: `fleet run`, `fleet run "group:synchronise" --drives car7--20260102T030405Z`
+    Examples: `fleet run`, `fleet run "group:synchronise" --drives car7--20260102T030405Z`, `fleet run --profile full`
     """
     from fleet_assets import runs, show
     from fleet_assets.definitions import defs
     from fleet_assets.lake.lake import Lake
+    from fleet_assets.resources import PROFILES, Profile
 
+    if profile not in (None, *PROFILES):
+        raise FleetError(f"There is no profile {profile}", remedy=f"Choose one of {', '.join(PROFILES)}.")
     home = Home.open()
-    keys = runs.select(selection, defs)
+    selected = runs.select(selection, defs)
+    whole = [] if drives or (selection == "*" and profile is None) else selected.whole
     with runs.instance_of(home) as instance:
         with console.progress("waiting for the landing sensor") as advance:
             runs.await_landed(instance, home, advance)
         with console.progress("runs") as advance:
-            ended = runs.run(instance, home, keys, drives, advance)
+            ended = runs.run(instance, home, selected.per_drive, drives, advance)
+        if whole and ended.ok:
+            with console.progress("run of what is made as a whole") as advance:
+                run_id = runs.launch_whole(home, whole, profile or Profile().name)
+                ended = ended.and_then(runs.follow_whole(instance, run_id, len(whole), advance))
     done = show.drives(Lake.open(home).at("main"), ended.drives)
     if json:
         console.print_json({"ok": ended.ok, "runs": ended.runs, "failures": ended.failures, "drives": done})

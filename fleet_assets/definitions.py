@@ -10,7 +10,7 @@ from fleet_assets.capture.assets import context_files, recordings
 from fleet_assets.capture.sensors import context_sensor, landing_sensor
 from fleet_assets.features import assets as features
 from fleet_assets.ingest.assets import drive_context, ingest
-from fleet_assets.resources import FleetResource
+from fleet_assets.resources import FleetResource, Profile
 from fleet_assets.specs import coming
 from fleet_assets.synchronise.assets import synchronise
 
@@ -34,6 +34,6 @@ defs = dg.Definitions(
     jobs=[nightly_maintenance],
     schedules=[nightly, features.nightly_features],
     sensors=[landing_sensor, context_sensor, per_drive_sensor],
-    resources={"fleet": FleetResource()},
+    resources={"fleet": FleetResource(), "profile": Profile()},
     executor=dg.in_process_executor,
 )

@@ -68,7 +68,7 @@ def demo(home: Home) -> bool:
         console.say(f"  {path.name}: {scene.story}")
 
     with runs.instance_of(home) as instance:
-        keys = runs.select("*", defs)
+        keys = runs.select("*", defs).per_drive
         with console.progress("landing sensor") as advance:
             runs.await_landed(instance, home, advance)
         with console.progress("runs") as advance:

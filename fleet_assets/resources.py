@@ -1,6 +1,6 @@
-"""What assets get from the installation: the lake and the servers' addresses.
+"""What assets get from the installation, and from whoever starts a run.
 
-In: FLEET_HOME. Out: one resource, `fleet`.
+In: FLEET_HOME; a run's configuration. Out: two resources, `fleet` and `profile`.
 """
 
 from pathlib import Path
@@ -28,3 +28,13 @@ class FleetResource(dg.ConfigurableResource):
         from fleet_assets.lake.lake import Lake
 
         return Lake.open(self.home)
+
+
+PROFILES = ("demo", "full")
+
+
+class Profile(dg.ConfigurableResource):
+    """How a model is made and judged, which the release names. `demo`: one fusion form, and a gate that a few minutes can meet.
+    `full`: the bake-off, the whole gate, the rehearsals. The code path is the same."""
+
+    name: str = "full"

@@ -1,7 +1,7 @@
 """Runs through the daemon's queue, as the UI's own launch button makes them.
 
-In: a selection in Dagster's syntax and drive keys. Out: a backfill that the daemon splits into range runs, and its
-progress until it has ended.
+In: a selection in Dagster's syntax, drive keys, a profile. Out: for what is made per drive, a backfill that the daemon splits
+into range runs; for what is made as a whole, one run; and their progress until they have ended.
 """
 
 import json
@@ -48,6 +48,22 @@ mutation Launch($params: LaunchBackfillParams!) {
   }
 }
 """
+_REPOSITORIES = """
+query Repositories { repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }
+"""
+_LAUNCH_WHOLE = """
+mutation LaunchWhole($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+    ... on InvalidSubsetError { message }
+    ... on UnauthorizedError { message }
+    ... on PipelineNotFoundError { message }
+  }
+}
+"""
 
 
 def instance_of(home: Home) -> DagsterInstance:
@@ -56,8 +72,16 @@ def instance_of(home: Home) -> DagsterInstance:
     return DagsterInstance.get()
 
 
-def select(selection: str, definitions: dg.Definitions) -> list[dg.AssetKey]:
-    """Executable per-drive assets of a selection; assets that are made together come along together."""
+@dataclass(frozen=True)
+class Selected:
+    """Executable assets of a selection, sorted: those that are made per drive, and those that are made as a whole."""
+
+    per_drive: list[dg.AssetKey]
+    whole: list[dg.AssetKey]
+
+
+def select(selection: str, definitions: dg.Definitions) -> Selected:
+    """What a selection names; assets that are made together come along together. Raises FleetError when that is nothing."""
     graph = definitions.resolve_asset_graph()
     try:
         with warnings.catch_warnings():
@@ -70,12 +94,11 @@ def select(selection: str, definitions: dg.Definitions) -> list[dg.AssetKey]:
             remedy='Use Dagster\'s syntax, such as "group:ingest" or \'key:"synchronise/frames"\'.',
         ) from error
     together = {member for key in keys for member in graph.get(key).execution_set_asset_keys}
-    chosen = sorted(
-        key for key in together if graph.get(key).is_materializable and graph.get(key).partitions_def == DRIVES
-    )
+    chosen = sorted(key for key in together if graph.get(key).is_materializable)
     if not chosen:
         raise FleetError(f"{selection!r} selects no asset that can be run", remedy="`fleet run --help` shows examples.")
-    return chosen
+    per_drive = [key for key in chosen if graph.get(key).partitions_def == DRIVES]
+    return Selected(per_drive, [key for key in chosen if key not in per_drive])
 
 
 @dataclass(frozen=True)
@@ -143,11 +166,35 @@ def launch(home: Home, keys: Sequence[dg.AssetKey], drives: Sequence[str]) -> st
     }
     answer = _graphql(home, _LAUNCH, {"params": params})["launchPartitionBackfill"]
     if answer["__typename"] != "LaunchBackfillSuccess":
-        raise FleetError(
-            f"Dagster refused the run: {answer.get('message', answer['__typename']).splitlines()[0]}",
-            remedy="`fleet status` shows whether all servers are up.",
-        )
+        raise _refused(answer)
     return str(answer["backfillId"])
+
+
+def launch_whole(home: Home, keys: Sequence[dg.AssetKey], profile: str) -> str:
+    """Queues one run of assets that are made as a whole; gives its id."""
+    (location,) = _graphql(home, _REPOSITORIES, {})["repositoriesOrError"]["nodes"]
+    params = {
+        "selector": {
+            "repositoryLocationName": location["location"]["name"],
+            "repositoryName": location["name"],
+            "jobName": "__ASSET_JOB",
+            "assetSelection": [{"path": list(key.path)} for key in keys],
+        },
+        "runConfigData": {"resources": {"profile": {"config": {"name": profile}}}},
+    }
+    answer = _graphql(home, _LAUNCH_WHOLE, {"params": params})["launchRun"]
+    if answer["__typename"] != "LaunchRunSuccess":
+        raise _refused(answer)
+    return str(answer["run"]["runId"])
+
+
+def _refused(answer: Mapping[str, Any]) -> FleetError:
+    said = (
+        answer.get("message") or "; ".join(one["message"] for one in answer.get("errors", ())) or answer["__typename"]
+    )
+    return FleetError(
+        f"Dagster refused the run: {said.splitlines()[0]}", remedy="`fleet status` shows whether all servers are up."
+    )
 
 
 def _graphql(home: Home, query: str, variables: dict[str, Any]) -> dict[str, Any]:
@@ -211,6 +258,19 @@ def follow(
         time.sleep(0.5)
 
 
+def follow_whole(instance: DagsterInstance, run_id: str, steps: int, on_progress: Callable[[int, int], None]) -> Ended:
+    """Waits until a run has ended; on_progress gets (finished steps, steps)."""
+    while True:
+        found = instance.get_run_by_id(run_id)
+        if found is None:
+            raise FleetError(f"Run {run_id} has vanished", remedy="Start it again with `fleet run`.")
+        on_progress(sum(step.end_time is not None for step in instance.get_run_step_stats(run_id)), steps)
+        if found.is_finished:
+            ok = found.status is DagsterRunStatus.SUCCESS
+            return Ended(ok, 1, [] if ok else [(run_id, failure_of(instance, run_id))])
+        time.sleep(0.5)
+
+
 def failure_of(instance: DagsterInstance, run_id: str) -> str:
     """Why a run failed, in one line."""
     records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
@@ -244,6 +304,10 @@ class Worked:
     ok: bool
     runs: int
     failures: list[tuple[str, str]]
+
+    def and_then(self, ended: Ended) -> "Worked":
+        """With what was run after it."""
+        return Worked(self.drives, self.ok and ended.ok, self.runs + ended.runs, [*self.failures, *ended.failures])
 
 
 def await_landed(instance: DagsterInstance, home: Home, on_progress: Callable[[int, int], None]) -> None:
@@ -279,6 +343,8 @@ def run(
         unknown = sorted(set(drives) - set(registered))
         if unknown:
             raise FleetError(f"No such drive: {', '.join(unknown)}", remedy="`fleet show drives` lists them.")
+        if not keys:
+            raise FleetError("Nothing that is selected is made per drive", remedy="Leave out --drives.")
         ended = follow(instance, launch(home, keys, drives), keys, drives, on_progress)
         return Worked(list(drives), ended.ok, ended.runs, ended.failures)
     changed = outdated(Lake.open(home).at(), registered)

@@ -126,7 +126,7 @@ def test_drives_are_made_again_from_the_lineage(carried: Home, page: Page, fleet
         page.get_by_role("dialog").filter(has_text="Launch runs to materialize").wait_for(state="detached")
 
         (backfill_id,) = {backfill.backfill_id for backfill in instance.get_backfills()} - known
-        keys = runs.select("group:synchronise", defs)
+        keys = runs.select("group:synchronise", defs).per_drive
         ended = runs.follow(instance, backfill_id, keys, drives, lambda done, known: None)
         assert ended.ok, ended.failures
         run_ids = {run.run_id for run in instance.get_runs(RunsFilter(tags={runs.BACKFILL_TAG: backfill_id}))}
