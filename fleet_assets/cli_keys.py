@@ -120,7 +120,7 @@ def propose(
 @keys_app.command("rotate")
 def rotate(
     holder: Annotated[str, typer.Argument(help="Whose key it is.")],
-    new: Annotated[Path, typer.Argument(help="The new public key.", exists=True)],
+    new: Annotated[Path, typer.Argument(help="The new public key.")],
     releases: Releases = None,
     json: Json = False,
 ) -> None:
