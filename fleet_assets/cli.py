@@ -15,6 +15,7 @@ import typer
 from fleet_assets import console
 from fleet_assets.cli_features import features_app
 from fleet_assets.cli_keys import keys_app
+from fleet_assets.cli_release import release_app, trace_command
 from fleet_assets.console import Exit
 from fleet_assets.errors import FleetError
 from fleet_assets.services.home import Home
@@ -34,6 +35,8 @@ app.add_typer(show_app, name="show")
 app.add_typer(contracts_app, name="contracts")
 app.add_typer(features_app, name="features")
 app.add_typer(keys_app, name="keys")
+app.add_typer(release_app, name="release")
+app.command("trace")(trace_command)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Ref = Annotated[str, typer.Option("--at", help="Branch, tag or commit of the lake.", metavar="REF")]

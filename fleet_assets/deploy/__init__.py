@@ -1,0 +1,1 @@
+"""Stage deploy: what enough approvers have signed becomes what vehicles install."""

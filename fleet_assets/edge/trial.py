@@ -1,0 +1,90 @@
+"""The trial of a release: its model computes its golden vectors in a child process with limits, before it counts.
+
+In: a payload's folder. Out: nothing, or a FleetError with what the child said. A model that crashes, hangs, or takes all memory
+takes the child along, and not the vehicle's process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fleet_assets.errors import FleetError
+
+_MEMORY_MB, _SECONDS = (256, 65_536), (1, 3_600)  # what a release may ask for
+_PACKAGES = Path(__file__).parents[2]
+_FILES, _FILE_BYTES, _SAID = 256, 64 << 20, 2_000
+# Isolated, and with the parent's own path: the child imports what the parent would.
+_CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from fleet_assets.edge.trial import child; child(sys.argv[2:])"
+
+
+def try_out(folder: Path, runtime: Mapping[str, Any]) -> None:
+    """folder: of a payload. runtime: its limits. Raises FleetError if the child does not end well within them."""
+    memory_mb, seconds = _limit(runtime, "memory_mb", _MEMORY_MB), _limit(runtime, "seconds", _SECONDS)
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        _CHILD,
+        json.dumps([str(_PACKAGES), *sys.path]),
+        str(folder),
+        str(memory_mb),
+        str(seconds),
+    ]
+    kept = {key: os.environ[key] for key in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "HOME") if key in os.environ}
+    try:
+        ended = subprocess.run(
+            command, env={**kept, "OMP_NUM_THREADS": "1"}, cwd=folder, capture_output=True, timeout=2 * seconds, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise FleetError("The trial run does not end", where=f"after {2 * seconds} s", remedy=_REMEDY) from error
+    if ended.returncode:
+        said = ended.stderr[-_SAID:].decode(errors="replace").strip()
+        last = said.splitlines()[-1] if said else f"exit {ended.returncode}"
+        raise FleetError("The trial run failed", where=last, remedy=_REMEDY)
+
+
+_REMEDY = "The release stays out; report it with what the trial said."
+
+
+def _limit(runtime: Mapping[str, Any], name: str, bounds: tuple[int, int]) -> int:
+    value = runtime.get(name)
+    if type(value) is not int or not bounds[0] <= value <= bounds[1]:
+        raise FleetError(f"The release asks for {name} {value!r}", where=f"{bounds[0]} to {bounds[1]}", remedy=_REMEDY)
+    return value
+
+
+def child(arguments: list[str]) -> None:
+    """What runs in the child: limits first, then the model."""
+    folder, memory_mb, seconds = Path(arguments[0]), int(arguments[1]), int(arguments[2])
+    for kind, limit in (
+        (resource.RLIMIT_AS, memory_mb << 20),
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_NOFILE, _FILES),
+        (resource.RLIMIT_FSIZE, _FILE_BYTES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(kind, (limit, limit))
+    golden(folder / "model")
+
+
+def golden(model: Path) -> None:
+    """Runs the golden vectors of a model's folder. Raises FleetError where an output is further off than its tolerance."""
+    import numpy as np
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model / "model.onnx", providers=["CPUExecutionProvider"])
+    with np.load(model / "golden.npz", allow_pickle=False) as vectors:
+        inputs = {node.name: vectors[node.name] for node in session.get_inputs()}
+        outputs = [node.name for node in session.get_outputs()]
+        for name, found in zip(outputs, session.run(outputs, inputs), strict=True):
+            if not np.allclose(found, vectors[name], rtol=0, atol=1e-3):
+                raise FleetError(f"{name} of the golden vectors comes out otherwise", remedy=_REMEDY)

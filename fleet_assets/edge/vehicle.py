@@ -1,0 +1,137 @@
+"""A vehicle: provisioned once, updated from a channel, running what it verified itself.
+
+In: a root of trust, a hardware class and a floor, from whoever provisions it; later a channel's folder. Out: the release to run.
+
+    ROOT/vehicle.json    hardware class          ROOT/root.json    the first root that it trusts
+    ROOT/floor.json      its own floor           ROOT/trust/       metadata seen so far: against rollbacks
+    ROOT/slots/          two releases            ROOT/numba/       what Numba compiled
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from tuf.api.metadata import Root
+
+from fleet_assets.edge.floor import Floor
+from fleet_assets.edge.payload import HARDWARE, Payload, read_document
+from fleet_assets.edge.slots import Slot, Slots
+from fleet_assets.edge.trial import try_out
+from fleet_assets.edge.update import Channel, Offer, UpdateRefused
+from fleet_assets.errors import FleetError
+from fleet_assets.signing import metadata as tuf
+from fleet_assets.signing.files import one_at_a_time, write_durably
+
+TYPE = "vehicle"
+_ABOUT, _ROOT, _FLOOR, _DOWNLOAD = "vehicle.json", "root.json", "floor.json", ".download-"
+
+
+@dataclass(frozen=True)
+class Vehicle:
+    """root: its folder. hardware: class, which chooses what it installs."""
+
+    root: Path
+    hardware: str
+    floor: Floor
+
+    @property
+    def slots(self) -> Slots:
+        return Slots(self.root / "slots")
+
+    @classmethod
+    def init(cls, root: Path, trusted: Path, hardware: str, floor: Floor) -> Vehicle:
+        """Provisions a vehicle. trusted: root metadata, brought by hand. Raises FleetError if it is provisioned already."""
+        if (root / _ABOUT).exists():
+            raise FleetError(
+                f"{root} is provisioned", remedy="A vehicle gets a new root only from a channel, or in a new folder."
+            )
+        if not HARDWARE.fullmatch(hardware):
+            raise FleetError(f"{hardware!r} is no hardware class", remedy="Take small letters, digits, - and _.")
+        first = tuf.read(trusted, Root)
+        if not first.signed.get_verification_result("root", first.signed_bytes, first.signatures):
+            raise FleetError(
+                f"{trusted} is not signed by enough of its own keys", remedy="Take a root of `data/releases/roots`."
+            )
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_durably(root / _ROOT, trusted.read_bytes(), mode=0o600)
+        write_durably(root / _FLOOR, json.dumps(floor.to_document()).encode(), mode=0o600)
+        write_durably(root / _ABOUT, json.dumps({"_type": TYPE, "hardware": hardware}).encode(), mode=0o600)
+        return cls.open(root)
+
+    @classmethod
+    def open(cls, root: Path) -> Vehicle:
+        """Raises FleetError unless it is provisioned, in a folder that nobody else can write to."""
+        if not (root / _ABOUT).exists():
+            raise FleetError(
+                f"{root} is not provisioned", remedy="python -m fleet_assets.edge init --root FILE --hardware CLASS"
+            )
+        status = root.stat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise FleetError(f"Others can write to {root}", remedy=f"chmod 700 {root}, and provision anew if in doubt.")
+        about = read_document(root / _ABOUT)
+        if about.get("_type") != TYPE or not HARDWARE.fullmatch(str(about.get("hardware"))):
+            raise FleetError(f"{root / _ABOUT} describes no vehicle", remedy="Provision the vehicle anew.")
+        return cls(root, str(about["hardware"]), Floor.read(root / _FLOOR))
+
+    def update(self, channel: Path) -> tuple[Slot, bool]:
+        """The release that the channel's approvers want here, and whether it is new. Raises UpdateRefused; what runs goes on."""
+        with one_at_a_time(self.root):
+            for left in self.root.glob(f"{_DOWNLOAD}*"):
+                shutil.rmtree(left)  # of an update that was cut off
+            (self.root / "trust").mkdir(exist_ok=True, mode=0o700)
+            source = Channel(channel, self.root / "trust", (self.root / _ROOT).read_bytes())
+            offer = source.offer(f"{self.hardware}/release.tar")
+            running = self._running()
+            if running is not None and running.release == offer.release:
+                return running, False
+            self._accept(offer)
+            with tempfile.TemporaryDirectory(dir=self.root, prefix=_DOWNLOAD) as scratch:
+                archive = Path(scratch, "release.tar")
+                source.download(offer, archive)
+                return self.slots.install(archive, offer.release, lambda payload: self._try(payload, offer)), True
+
+    def running(self) -> Slot:
+        """Raises FleetError if nothing is installed, or it was damaged."""
+        slot = self.slots.active()
+        if slot is None:
+            raise FleetError(f"{self.root} has no release", remedy="Update from a channel first.")
+        return slot
+
+    def _running(self) -> Slot | None:
+        try:
+            return self.slots.active()
+        except FleetError:
+            return None  # damaged: a release that is whole replaces it
+
+    def _accept(self, offer: Offer) -> None:
+        """Before anything is downloaded: hardware and floor, by what was signed."""
+        try:
+            self.floor.check(offer.verdict)
+        except FleetError as error:
+            raise UpdateRefused.because("floor", error.what) from error
+        needs = offer.target.custom.get("runtime") if isinstance(offer.target.custom, dict) else None
+        needs = needs if isinstance(needs, dict) else {}
+        has = {"machine": platform.machine(), "onnxruntime": ".".join(metadata.version("onnxruntime").split(".")[:2])}
+        for name, value in has.items():
+            if needs.get(name) != value:
+                raise UpdateRefused.because("hardware", f"{name} {needs.get(name)!r}, and here is {value!r}")
+
+    def _try(self, payload: Payload, offer: Offer) -> None:
+        """What was unpacked is what was signed for, and computes here what it computed where it was judged."""
+        try:
+            same = payload.verdict() == offer.verdict and payload.hardware == self.hardware
+        except FleetError as error:
+            raise UpdateRefused.because("artefact", str(error)) from error
+        if not same:
+            raise UpdateRefused.because("artefact", "its verdict or hardware is not what was signed")
+        try:
+            try_out(payload.folder, payload.manifest["runtime"])
+        except FleetError as error:
+            raise UpdateRefused.because("trial", f"{error.what}: {error.where}") from error

@@ -1,0 +1,1 @@
+"""Stage package: models, features and a verdict on exactly these become one release that waits for its approvers."""

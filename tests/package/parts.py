@@ -1,0 +1,141 @@
+"""Parts of a release as tests need them: a tiny real network, a real feature bundle, a verdict on both, throw-away keys."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from features.tables import built, numeric_view
+from onnx import TensorProto, helper
+from signing.ceremony import ROOT_HOLDERS, TARGETS_HOLDERS, make_keys, roles_file
+
+from fleet_assets.deploy.channel import make_online_keys, publish
+from fleet_assets.edge.payload import BOUND_ARTEFACT, BOUND_FEATURES, artefact_sha256
+from fleet_assets.edge.verdict import PPM, Cell, Verdict
+from fleet_assets.features.bundle_build import build_bundle
+from fleet_assets.package.approve import sign
+from fleet_assets.package.candidate import Parts, build_candidate
+from fleet_assets.package.evidence import Provenance
+from fleet_assets.package.policy import load_release_policy
+from fleet_assets.package.releases import Releases
+from fleet_assets.signing.keys import SigningKey
+from fleet_assets.signing.roles import Roles
+
+HARDWARE = "cpu_x86_64"
+DRIVES = {"train": ("car1--20260101T080000Z",), "test": ("car2--20260101T080000Z",)}
+KERNEL = {"feature": "ego_motion", "kernel": "fleet_assets.kernels.features.ego_motion", "identity": "1"}
+
+
+def make_model(folder: Path, seed: int = 1) -> Path:
+    """A network of one layer, with golden vectors."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    weight = random.normal(size=(4, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(folder / "model.onnx"))
+    (folder / "model.json").write_text(json.dumps({"thresholds_ppm": [400_000, 350_000, 300_000]}))
+    x = random.normal(size=(2, 4)).astype(np.float32)
+    (y,) = onnxruntime.InferenceSession(folder / "model.onnx").run(["y"], {"x": x})
+    np.savez(folder / "golden.npz", x=x, y=y)
+    return folder
+
+
+def cell(hits: int, positives: int = 400, *, light: str = "night", limit_ppm: int = 570_000) -> Cell:
+    return Cell("recall", {"class": "pedestrian", "light": light}, positives, hits, 24, 2 * PPM, limit_ppm, 10, 60)
+
+
+def make_verdict(model: Path, bundle_id: str, cells: Sequence[Cell], profile: str = "full") -> Verdict:
+    verdict = Verdict(
+        profile=profile, gate_name="gate", gate_sha256="a" * 64, level_ppm=50_000, candidates_judged=1, cells=tuple(cells),
+        domain={"light": ("day", "night")}, excluded=({"class": "pedestrian", "light": "night", "distance": "far"},),
+        bound_to={BOUND_ARTEFACT: artefact_sha256(model), BOUND_FEATURES: bundle_id, "code": "0.1.0"},
+    )  # fmt: skip
+    return verdict.recomputed()
+
+
+def make_parts(
+    folder: Path, *, seed: int = 1, cells: Sequence[Cell] = (cell(300), cell(320, light="day")), profile: str = "full"
+) -> Parts:
+    """A model of its own per seed, and a verdict on it."""
+    model = make_model(folder / "model", seed)
+    built(folder / "snapshot", numeric_view(100 + seed, 3))
+    key = SigningKey.create(folder / "features-key", "a passphrase for tests")
+    bundle = build_bundle(folder / "snapshot", folder / "features", [key], kernels=[KERNEL])
+    verdict = make_verdict(model, bundle.id, cells, profile)
+    return with_evaluation(
+        Parts(
+            model, folder / "features", key.public, verdict, folder / "evaluation",
+            Provenance(
+                dataset="city", dataset_commit="c0ffee", drives=DRIVES,
+                code={"version": "0.1.0", "commit": "abc"}, training={"run": "r1", "form": "attention", "seed": "1"},
+            ),
+        )
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class World:
+    """A folder of releases after its ceremony, and everybody's keys."""
+
+    releases: Releases
+    keys: Mapping[str, SigningKey]
+    folder: Path
+
+    @property
+    def channel(self) -> Path:
+        return self.releases.folder / "channel"
+
+
+def make_world(folder: Path) -> World:
+    """The channel makes its own keys; the others are throw-away, with threshold 2."""
+    folder.mkdir(parents=True, exist_ok=True)
+    releases = Releases(folder / "releases")
+    keys = make_keys(folder / "keys")
+    for role, public in make_online_keys(releases).items():
+        public.write(folder / "keys" / f"{role}.pub")
+    releases.roots.propose(Roles.read(roles_file(folder / "keys")))
+    for name in ROOT_HOLDERS[:2]:
+        releases.roots.sign(keys[name])
+    return World(releases, keys, folder)
+
+
+def with_evaluation(parts: Parts) -> Parts:
+    """What the verdict was found from, written anew."""
+    shutil.rmtree(parts.evaluation, ignore_errors=True)
+    parts.evaluation.mkdir()
+    (parts.evaluation / "verdict.json").write_text(json.dumps(parts.verdict.to_document()))
+    return parts
+
+
+def candidate(world: World, name: str, **about: Any) -> str:
+    """A candidate of new parts; about: as make_parts takes it."""
+    return build_candidate(world.releases, make_parts(world.folder / name, **about), HARDWARE, load_release_policy())
+
+
+def approve(world: World, id_: str, now: datetime | None = None) -> None:
+    """By two of three holders."""
+    for name in TARGETS_HOLDERS[:2]:
+        sign(world.releases, id_, world.keys[name], now)
+
+
+def released(world: World, name: str, now: datetime | None = None, **about: Any) -> str:
+    """A candidate, approved and published."""
+    id_ = candidate(world, name, **about)
+    approve(world, id_, now)
+    publish(world.releases, id_, now)
+    return id_

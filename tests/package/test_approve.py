@@ -1,0 +1,315 @@
+"""Approval: each signature is given to evidence that was looked at anew; what was changed is refused, and why is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from package.parts import (
+    HARDWARE,
+    World,
+    approve,
+    candidate,
+    cell,
+    make_model,
+    make_parts,
+    make_world,
+    released,
+    with_evaluation,
+)
+from signing.ceremony import TARGETS_HOLDERS
+
+from fleet_assets.deploy.channel import publish, refresh
+from fleet_assets.edge import payload as parts_of
+from fleet_assets.edge.bundle import hash_file
+from fleet_assets.edge.floor import Demand, Floor
+from fleet_assets.edge.payload import unpack
+from fleet_assets.edge.verdict import Status
+from fleet_assets.errors import FleetError
+from fleet_assets.package.approve import renew, roll_back, sign, verify_candidate
+from fleet_assets.package.releases import Releases, State
+from fleet_assets.package.tracing import trace_of
+
+DEE, ELI, FAY = TARGETS_HOLDERS
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return make_world(tmp_path)
+
+
+def state(world: World, id_: str) -> State:
+    return world.releases.release(id_).state
+
+
+def test_from_candidate_to_retired_and_back(world: World) -> None:
+    releases, keys = world.releases, world.keys
+    first = candidate(world, "first", seed=1)
+    assert state(world, first) is State.GATED
+    with pytest.raises(FleetError, match="Nobody has signed"):
+        publish(releases, first)
+    assert sign(releases, first, keys[DEE]).missing == 1
+    assert sign(releases, first, keys[DEE]).missing == 1, "one holder counts once"
+    with pytest.raises(FleetError, match="signed by dee; 1 more"):
+        publish(releases, first)
+    assert sign(releases, first, keys[FAY]).signed.keys() == {keys[DEE].id, keys[FAY].id}
+    assert publish(releases, first).targets == 1
+    second = released(world, "second", seed=2)
+    assert (state(world, first), state(world, second)) == (State.RETIRED, State.RELEASED)
+    assert set(releases.release(first).approvers) == {DEE, FAY}
+
+    with pytest.raises(FleetError, match="was released before"):
+        sign(releases, first, keys[DEE])
+    assert roll_back(releases, first).missing == 2
+    approve(world, first)
+    assert publish(releases, first).targets == 3
+    assert (state(world, first), state(world, second)) == (State.RELEASED, State.RETIRED)
+    with pytest.raises(FleetError, match="not a release of earlier"):
+        roll_back(releases, first)
+    assert [id_[:12] for id_ in (first, second)] == [releases.release(id_).row()["release"] for id_ in releases.ids()]
+
+
+def test_publishing_again_only_refreshes(world: World) -> None:
+    id_ = released(world, "one")
+    before = refresh(world.releases)
+    after = publish(world.releases, id_)
+    assert (after.targets, after.timestamp) == (before.targets, before.timestamp + 1)
+
+
+def test_only_holders_of_targets_keys_approve(world: World) -> None:
+    id_ = candidate(world, "one")
+    for name in ("ada", "snapshot"):
+        with pytest.raises(FleetError, match="no targets key"):
+            sign(world.releases, id_, world.keys[name])
+
+
+@pytest.mark.parametrize(
+    ("cells", "status"),
+    [((cell(100), cell(320, light="day")), Status.FAIL), ((cell(30, 45), cell(320, light="day")), Status.INSUFFICIENT)],
+)
+def test_without_pass_nobody_can_sign(world: World, cells: tuple[object, ...], status: Status) -> None:
+    id_ = candidate(world, "blind", cells=cells)
+    assert state(world, id_) is State.CANDIDATE
+    with pytest.raises(FleetError, match="has no PASS") as caught:
+        sign(world.releases, id_, world.keys[DEE])
+    assert str(caught.value.where) == f"pedestrian recall, light=night: {status}"
+
+
+def test_a_release_below_the_fleets_floor_is_neither_signed_nor_rolled_back_to(world: World) -> None:
+    first = released(world, "first", seed=1)
+    released(world, "second", seed=2)
+    night = {"class": "pedestrian", "light": "night"}
+    floor = Floor(demands=(Demand("recall", night, 740_000),))
+    (world.releases.folder / "floor.json").write_text(json.dumps(floor.to_document()))
+    with pytest.raises(FleetError, match="below the floor"):
+        roll_back(world.releases, first)
+    with pytest.raises(FleetError, match="below the floor"):
+        sign(world.releases, candidate(world, "third", seed=3), world.keys[DEE])
+
+
+# ---- what was changed after it was judged ----------------------------------------------------------------------------
+
+
+def repacked(world: World, id_: str, change: Callable[[Path], None]) -> str:
+    """The candidate with a changed payload and a manifest, archive and id that fit it."""
+    folder = world.folder / "repacked"
+    payload = unpack(world.releases.archive(id_), folder)
+    change(folder)
+    (folder / parts_of.MANIFEST).unlink()
+    about = payload.manifest
+    manifest = parts_of.manifest_of(
+        folder, hardware=about["hardware"], profile=about["profile"], runtime=about["runtime"]
+    )
+    (folder / parts_of.MANIFEST).write_text(json.dumps(manifest))
+    parts_of.pack(folder, world.folder / "new.tar")
+    new = hash_file(world.folder / "new.tar")[1]
+    shutil.copytree(world.releases.candidate(id_), world.releases.candidate(new))
+    shutil.move(world.folder / "new.tar", world.releases.archive(new))
+    return new
+
+
+def requantised(folder: Path) -> None:
+    shutil.rmtree(folder / "model")
+    make_model(folder / "model", seed=99)
+
+
+def lower_threshold(folder: Path) -> None:
+    (folder / "model" / "model.json").write_text(json.dumps({"thresholds_ppm": [1, 1, 1]}))
+
+
+def better_counts(folder: Path) -> None:
+    verdict = json.loads((folder / "verdict.json").read_bytes())
+    verdict["cells"][0]["hits"] += 50
+    (folder / "verdict.json").write_text(json.dumps(verdict))
+
+
+def better_bound(folder: Path) -> None:
+    verdict = json.loads((folder / "verdict.json").read_bytes())
+    verdict["cells"][0]["bound_ppm"] += 1
+    (folder / "verdict.json").write_text(json.dumps(verdict))
+
+
+def no_purpose(folder: Path) -> None:
+    evidence = json.loads((folder / "evidence.json").read_bytes())
+    evidence["un_r156"]["purpose"] = ""
+    (folder / "evidence.json").write_text(json.dumps(evidence))
+
+
+CHANGES = [
+    (requantised, "another model"),
+    (lower_threshold, "another model"),
+    (better_counts, "its counts say|not what its evaluation gives"),
+    (better_bound, "its counts say"),
+    (no_purpose, "says nothing in un_r156.purpose"),
+]
+
+
+@pytest.mark.parametrize(("change", "what"), CHANGES)
+def test_a_repacked_candidate_is_refused_at_signing(world: World, change: Callable[[Path], None], what: str) -> None:
+    new = repacked(world, candidate(world, "one"), change)
+    with pytest.raises(FleetError, match=what):
+        sign(world.releases, new, world.keys[DEE])
+
+
+@pytest.mark.parametrize("stage", ["signing", "deploy"])
+def test_an_edited_archive_is_refused(world: World, stage: str) -> None:
+    id_ = candidate(world, "one")
+    if stage == "deploy":
+        approve(world, id_)
+    archive = world.releases.archive(id_)
+    content = bytearray(archive.read_bytes())
+    content[content.index(b"MatMul")] ^= 1
+    archive.write_bytes(content)
+    with pytest.raises(FleetError, match="was changed"):
+        sign(world.releases, id_, world.keys[DEE]) if stage == "signing" else publish(world.releases, id_)
+
+
+def test_a_signature_for_one_release_is_none_for_another(world: World) -> None:
+    one, two = candidate(world, "one", seed=1), candidate(world, "two", seed=2)
+    approve(world, one)
+    sign(world.releases, two, world.keys[DEE])
+    mine, other = (world.releases.candidate(id_) / "targets.json" for id_ in (one, two))
+    document = json.loads(other.read_bytes())
+    document["signatures"] = json.loads(mine.read_bytes())["signatures"]
+    other.write_text(json.dumps(document))
+    with pytest.raises(FleetError, match="signed by nobody; 2 more"):
+        publish(world.releases, two)
+
+
+def test_an_approval_that_the_channel_has_overtaken_counts_no_more(world: World) -> None:
+    one, two = candidate(world, "one", seed=1), candidate(world, "two", seed=2)
+    approve(world, one)
+    approve(world, two)
+    publish(world.releases, two)
+    with pytest.raises(FleetError, match="Nobody has signed"):
+        publish(world.releases, one)
+    approve(world, one)
+    assert publish(world.releases, one).targets == 2
+
+
+def test_an_approval_points_to_nothing_but_its_release(world: World) -> None:
+    """Who can write to the folder cannot slip another target in: it is part of what was signed."""
+    id_ = candidate(world, "one")
+    approve(world, id_)
+    path = world.releases.candidate(id_) / "targets.json"
+    document = json.loads(path.read_bytes())
+    targets = document["signed"]["targets"]
+    targets["other/release.tar"] = targets[f"{HARDWARE}/release.tar"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(FleetError, match="signed by nobody"):
+        publish(world.releases, id_)
+
+
+def test_the_channel_has_no_key_that_approves(world: World) -> None:
+    root = world.releases.roots.current()
+    online = {hash_ for role in ("snapshot", "timestamp") for hash_ in root.roles[role].keyids}
+    assert not online & {*root.roles["root"].keyids, *root.roles["targets"].keyids}
+    assert {path.name for path in world.releases.online.iterdir()} == {
+        ".lock", "passphrase", "snapshot", "snapshot.pub", "timestamp", "timestamp.pub",
+    }  # fmt: skip
+    assert world.releases.online.stat().st_mode & 0o777 == 0o700
+    assert all((world.releases.online / name).stat().st_mode & 0o077 == 0 for name in ("passphrase", "snapshot"))
+
+
+def test_renewing_keeps_the_release_and_its_trace(world: World) -> None:
+    id_ = released(world, "one")
+    renew(world.releases, id_)
+    for name in (ELI, FAY):
+        sign(world.releases, id_, world.keys[name])
+    assert publish(world.releases, id_).targets == 2
+    assert {row["holder"] for row in trace_of(world.releases, id_)["approvers"]} == {ELI, FAY}
+
+
+# ---- where it comes from ---------------------------------------------------------------------------------------------
+
+
+def test_a_trace_goes_from_the_artefact_to_drives_and_approvers(world: World, tmp_path: Path) -> None:
+    id_ = released(world, "one")
+    found = trace_of(world.releases, id_[:8])
+    assert (found["release"], found["state"]) == (id_, "released")
+    assert {row["holder"] for row in found["approvers"]} == {DEE, ELI}
+    assert [(row["cell"], row["hits"], row["positives"]) for row in found["verdict"]["cells"]] == [
+        ("pedestrian recall, light=night", 300, 400),
+        ("pedestrian recall, light=day", 320, 400),
+    ]
+    assert found["dataset"]["commit"] == "c0ffee"
+    assert found["dataset"]["drives"]["train"] == ["car1--20260101T080000Z"]
+    assert found["features"]["views"] == {"place": {"version": 1, "identity": "identity"}}
+    assert found["code"]["commit"] == "abc"
+    (tmp_path / "report.json").write_text(json.dumps({"release": id_}))
+    assert trace_of(world.releases, str(tmp_path / "report.json")) == found
+    with pytest.raises(FleetError, match="names no release"):
+        trace_of(world.releases, "0" * 12)
+
+
+def test_a_verdict_that_its_evaluation_does_not_give_is_refused(world: World) -> None:
+    parts = make_parts(world.folder / "one")
+    better = replace(parts.verdict, cells=(cell(390), *parts.verdict.cells[1:])).recomputed()
+    with_evaluation(parts)
+    id_ = candidate(world, "two", seed=2)
+    shutil.rmtree(world.releases.candidate(id_) / "evaluation")
+    shutil.copytree(
+        with_evaluation(replace(parts, verdict=better)).evaluation, world.releases.candidate(id_) / "evaluation"
+    )
+    with pytest.raises(FleetError, match="not what its evaluation gives"):
+        verify_candidate(world.releases, id_)
+
+
+def test_an_empty_folder_has_no_releases(tmp_path: Path) -> None:
+    releases = Releases(tmp_path / "none")
+    assert releases.ids() == []
+    assert releases.published() is None
+    with pytest.raises(FleetError, match="channel is empty"):
+        refresh(releases)
+
+
+def test_nobody_signs_what_somebody_else_wrote_into_an_approval(world: World) -> None:
+    released(world, "first", seed=1)
+    id_ = candidate(world, "one", seed=2)
+    evil = candidate(world, "evil", seed=3)
+    sign(world.releases, id_, world.keys[DEE])
+    path = world.releases.candidate(id_) / "targets.json"
+    document = json.loads(path.read_bytes())
+    document["signed"]["targets"][f"{HARDWARE}/release.tar"]["hashes"]["sha256"] = evil
+    path.write_text(json.dumps(document))
+    with pytest.raises(FleetError, match="approval was changed"):
+        sign(world.releases, id_, world.keys[ELI])
+    path.unlink()
+    targets = world.channel / "metadata" / "1.targets.json"
+    document = json.loads(targets.read_bytes())
+    document["signed"]["targets"]["other/release.tar"] = document["signed"]["targets"][f"{HARDWARE}/release.tar"]
+    targets.write_text(json.dumps(document))
+    with pytest.raises(FleetError, match="not signed by approvers"):
+        sign(world.releases, id_, world.keys[ELI])
+
+
+def test_an_approval_of_one_release_is_not_published_as_another(world: World) -> None:
+    one, two = candidate(world, "one", seed=1), candidate(world, "two", seed=2)
+    approve(world, one)
+    shutil.copyfile(world.releases.candidate(one) / "targets.json", world.releases.candidate(two) / "targets.json")
+    with pytest.raises(FleetError, match="Nobody has signed"):
+        publish(world.releases, two)
