@@ -133,6 +133,11 @@ class Channel:
         """Writes the archive; its size and sha256 are as signed. Raises UpdateRefused."""
         self._asked(lambda: self._updater.download_target(offer.target, str(file)))
 
+    def approvers(self) -> dict[str, str]:
+        """Who signed for what the channel offers: key id -> holder."""
+        root: Root = tuf.read(self._trust / "root.json", Root).signed
+        return tuf.signers(root, Targets.type, tuf.read(self._trust / "targets.json", Targets))
+
     def _asked(self, ask: Callable[[], Answer]) -> Answer:
         try:
             return ask()

@@ -17,12 +17,14 @@ import tempfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from tuf.api.metadata import Root
 
 from fleet_assets.edge.floor import Floor
 from fleet_assets.edge.payload import HARDWARE, Payload, read_document
 from fleet_assets.edge.slots import Slot, Slots
+from fleet_assets.edge.trace import trace
 from fleet_assets.edge.trial import try_out
 from fleet_assets.edge.update import Channel, Offer, UpdateRefused
 from fleet_assets.errors import FleetError
@@ -95,7 +97,9 @@ class Vehicle:
             with tempfile.TemporaryDirectory(dir=self.root, prefix=_DOWNLOAD) as scratch:
                 archive = Path(scratch, "release.tar")
                 source.download(offer, archive)
-                return self.slots.install(archive, offer.release, lambda payload: self._try(payload, offer)), True
+                approvers = source.approvers()
+                slot = self.slots.install(archive, offer.release, approvers, lambda payload: self._try(payload, offer))
+                return slot, True
 
     def running(self) -> Slot:
         """Raises FleetError if nothing is installed, or it was damaged."""
@@ -103,6 +107,13 @@ class Vehicle:
         if slot is None:
             raise FleetError(f"{self.root} has no release", remedy="Update from a channel first.")
         return slot
+
+    def trace(self) -> dict[str, Any]:
+        """Where the running release comes from, as edge/trace.py says it, and which vehicle says so."""
+        slot = self.running()
+        payload = Payload(slot.folder, slot.manifest)
+        found = trace(slot.release, payload.evidence(), payload.verdict(), slot.approvers)
+        return {**found, "hardware": self.hardware, "slot": slot.name}
 
     def _running(self) -> Slot | None:
         try:

@@ -1,0 +1,86 @@
+"""What runs in a vehicle: `python -m fleet_assets.edge init | update | trace`.
+
+In: arguments. Out: one JSON line on standard output per thing done; errors as one sentence on standard error, exit code 1. Needs
+the base dependencies and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fleet_assets.errors import FleetError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 1 failed."""
+    given = _parser().parse_args(arguments)
+    try:
+        return int(given.command(given))
+    except FleetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m fleet_assets.edge", description="A vehicle's software.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: Any, about: str) -> argparse.ArgumentParser:
+        found = commands.add_parser(name, help=about, description=about)
+        found.add_argument("--vehicle", type=Path, default=_default_folder(), help="its folder; default %(default)s")
+        found.set_defaults(command=function)
+        return found
+
+    init = command("init", _init, "Provision: the first root, hardware class and floor, brought by hand, once.")
+    init.add_argument("--root", type=Path, required=True, metavar="FILE", help="root metadata, such as 1.root.json")
+    init.add_argument("--hardware", required=True, metavar="CLASS", help="such as cpu_x86_64")
+    init.add_argument(
+        "--floor", type=Path, metavar="FILE", help="the least that a release must have shown; default: full"
+    )
+    update = command("update", _update, "Install what the channel's approvers want here.")
+    update.add_argument("--channel", type=Path, required=True, metavar="DIR")
+    command("trace", _trace, "Where the running release comes from; `fleet trace` takes the output.")
+    return parser
+
+
+def _default_folder() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "fleet" / "vehicle"
+
+
+def _init(given: argparse.Namespace) -> int:
+    from fleet_assets.edge.floor import Floor
+    from fleet_assets.edge.vehicle import Vehicle
+
+    floor = Floor.read(given.floor) if given.floor else Floor()
+    vehicle = Vehicle.init(given.vehicle, given.root, given.hardware, floor)
+    _say({"vehicle": str(vehicle.root), "hardware": vehicle.hardware, "floor": floor.to_document()})
+    return 0
+
+
+def _update(given: argparse.Namespace) -> int:
+    from fleet_assets.edge.vehicle import Vehicle
+
+    slot, new = Vehicle.open(given.vehicle).update(given.channel)
+    _say({"release": slot.release, "slot": slot.name, "new": new})
+    return 0
+
+
+def _trace(given: argparse.Namespace) -> int:
+    from fleet_assets.edge.vehicle import Vehicle
+
+    _say(Vehicle.open(given.vehicle).trace())
+    return 0
+
+
+def _say(document: dict[str, Any]) -> None:
+    print(json.dumps(document), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""A vehicle's command line, in an environment that has the base dependencies and nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edge.test_environment import linked
+from package.parts import HARDWARE, World, make_world, released
+
+from fleet_assets.package.tracing import trace_of
+
+PROGRAM = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from fleet_assets.edge.__main__ import main
+code = main(sys.argv[2:])
+print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
+sys.exit(code)
+"""
+PLATFORM = {"dagster", "feast", "pandas", "pyarrow", "pyspark", "torch", "onnx", "mlflow", "typer", "rich", "yaml"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def vehicle(tmp_path: Path) -> Callable[..., Any]:
+    """vehicle("update", ...) gives (exit code, what it printed as JSON or None, standard error)."""
+    site = linked(tmp_path / "site")
+
+    def call(*arguments: str | Path) -> tuple[int, Any, str]:
+        command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(site), *map(str, arguments)]
+        environment = {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state")}
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        *said, modules = ended.stdout.splitlines()
+        assert not PLATFORM & set(json.loads(modules))
+        return ended.returncode, json.loads(said[-1]) if said else None, ended.stderr
+
+    return call
+
+
+@pytest.mark.slow
+def test_from_provisioning_to_a_trace(world: World, vehicle: Callable[..., Any], tmp_path: Path) -> None:
+    root = world.releases.roots.path(1)
+    code, _, said = vehicle("update", "--channel", world.channel)
+    assert (code, "is not provisioned" in said) == (1, True)
+    code, about, _ = vehicle("init", "--root", root, "--hardware", HARDWARE)
+    assert (code, about["floor"]["profile"]) == (0, "full")
+    code, _, said = vehicle("trace")
+    assert (code, "has no release" in said) == (1, True)
+    id_ = released(world, "one")
+    code, about, said = vehicle("update", "--channel", world.channel)
+    assert (code, about) == (0, {"release": id_, "slot": "a", "new": True}), said
+    code, found, _ = vehicle("trace")
+    (tmp_path / "report.json").write_text(json.dumps(found))
+    known = trace_of(world.releases, str(tmp_path / "report.json"))
+    assert {key: found[key] for key in found.keys() & known.keys()} == {
+        key: known[key] for key in found.keys() & known.keys()
+    }
+    assert found.keys() - known.keys() == {"hardware", "slot"}
+    (world.channel / "metadata" / "timestamp.json").unlink()
+    code, _, said = vehicle("update", "--channel", world.channel)
+    assert (code, "the channel lacks" in said) == (1, True)
+
+
+@pytest.mark.slow
+def test_a_floor_of_its_own(world: World, vehicle: Callable[..., Any], tmp_path: Path) -> None:
+    released(world, "demo", seed=4, profile="demo")
+    floor = {
+        "_type": "floor",
+        "profile": "demo",
+        "level_ppm": 50000,
+        "minimum_drives": 10,
+        "minimum_positives": 60,
+        "demands": [],
+    }
+    (tmp_path / "floor.json").write_text(json.dumps(floor))
+    root = world.releases.roots.path(1)
+    for name, more, expected in (("full", (), 1), ("easy", ("--floor", tmp_path / "floor.json"), 0)):
+        where = ("--vehicle", tmp_path / name)
+        assert vehicle("init", "--root", root, "--hardware", HARDWARE, *where, *more)[0] == 0
+        code, _, said = vehicle("update", "--channel", world.channel, *where)
+        assert code == expected, said
+    (tmp_path / "floor.json").write_text(json.dumps({**floor, "profile": "none"}))
+    code, _, said = vehicle(
+        "init", "--root", root, "--hardware", HARDWARE, "--vehicle", tmp_path / "x", "--floor", tmp_path / "floor.json"
+    )
+    assert (code, "is no floor" in said) == (1, True)

@@ -1,0 +1,51 @@
+"""Releases on the command line, as approvers and the channel's operator run them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from in_process import fleet
+from package.parts import candidate, cell, make_world
+from signing.ceremony import PASSPHRASE, TARGETS_HOLDERS
+
+from fleet_assets.errors import FleetError
+
+
+def test_from_candidate_to_trace(tmp_path: Path) -> None:
+    world = make_world(tmp_path)
+    (tmp_path / "phrase").write_text(PASSPHRASE)
+    (tmp_path / "phrase").chmod(0o600)
+    where = ("--releases", world.releases.folder)
+    online = fleet("release", "online", *where)
+    assert {row["role"]: row["id"] for row in online} == {
+        role: world.releases.roots.current().roles[role].keyids[0] for role in ("snapshot", "timestamp")
+    }
+
+    def sign(id_: str, holder: str) -> Any:
+        key = ("--key", tmp_path / "keys" / holder, "--passphrase-file", tmp_path / "phrase")
+        return fleet("release", "sign", id_[:12], *key, *where)
+
+    blind = candidate(world, "blind", seed=3, cells=(cell(20), cell(320, light="day")))
+    with pytest.raises(FleetError, match="has no PASS"):
+        sign(blind, TARGETS_HOLDERS[0])
+    good = [candidate(world, f"good{seed}", seed=seed) for seed in (1, 2)]
+    for version, id_ in enumerate(good, start=1):
+        assert [sign(id_, holder)["missing"] for holder in TARGETS_HOLDERS[:2]] == [1, 0]
+        assert fleet("release", "publish", id_[:12], *where)[0]["targets"] == version
+    listed = {row["release"]: row for row in fleet("release", "list", *where)}
+    assert {id_[:12]: listed[id_[:12]]["state"] for id_ in (blind, *good)} == {
+        blind[:12]: "candidate", good[0][:12]: "retired", good[1][:12]: "released",
+    }  # fmt: skip
+    assert listed[blind[:12]]["blocked_by"] == ["pedestrian recall, light=night"]
+    shown = fleet("release", "show", blind[:8], *where)
+    assert (shown["cells"][0]["status"], shown["cells"][0]["measured"]) == ("FAIL", "0.050")
+    assert fleet("release", "rollback", good[0], *where)["version"] == 3
+    for holder in TARGETS_HOLDERS[1:]:
+        sign(good[0], holder)
+    before = fleet("release", "publish", good[0], *where)[0]
+    assert fleet("release", "refresh", *where)[0]["timestamp"] == before["timestamp"] + 1
+    assert fleet("release", "renew", good[0], *where)["missing"] == 2
+    found = fleet("trace", good[0][:12], *where)
+    assert (found["state"], found["dataset"]["commit"]) == ("released", "c0ffee")
