@@ -158,12 +158,16 @@ class Model:
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     def candidates(self, inputs: Mapping[str, np.ndarray]) -> Objects:
-        """Whatever could be an object, down to a confidence of next to nothing: for curves, and to choose thresholds by."""
+        """Whatever could be an object, down to a confidence of next to nothing: for curves, and to choose thresholds."""
         return objects_of(*self.run(inputs), self.description.temperature, self.description.shift)
 
     def detect(self, inputs: Mapping[str, np.ndarray]) -> Objects:
         """The objects of n frames, at the shipped thresholds."""
-        return self.above_thresholds(self.candidates(inputs))
+        return self.found(*self.run(inputs))
+
+    def found(self, heat: np.ndarray, offset: np.ndarray) -> Objects:
+        """The objects in what `run` gave, at the shipped thresholds."""
+        return self.above_thresholds(objects_of(heat, offset, self.description.temperature, self.description.shift))
 
     def above_thresholds(self, found: Objects) -> Objects:
         least = (self.description.thresholds_ppm * 1e-6)[found.class_id]

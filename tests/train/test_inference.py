@@ -1,0 +1,95 @@
+"""Driving with a release: the same objects as in evaluation, a line per frame, and what is left when parts are missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from train.conftest import Tiny
+
+from fleet_assets.edge.feed import LIVE
+from fleet_assets.edge.inference import infer
+from fleet_assets.edge.model import Model
+from fleet_assets.edge.objects import CLASSES
+from fleet_assets.errors import FleetError
+from fleet_assets.features.bundle_build import build_bundle
+from fleet_assets.features.snapshot_build import SnapshotView, build_snapshot
+from fleet_assets.signing.keys import SigningKey
+from fleet_assets.train.export import detections
+from fleet_assets.train.recordings import frames_of_recordings
+
+pytestmark = pytest.mark.slow
+_VIEWS = ("ego_motion", "scene_context", "sensor_health")
+
+
+def _view(name: str) -> SnapshotView:
+    """One frame of another drive."""
+    features = LIVE[name].FEATURES
+    rows = pa.table(
+        {"drive_id": ["other"], "frame": [0], "event_timestamp": [1], **{feature: [0.5] for feature in features}}
+    )
+    return SnapshotView(name, 1, ["drive_id", "frame"], features, rows, 0, "0" * 32)
+
+
+@pytest.fixture(scope="module")
+def slot(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _slot(tiny, tmp_path_factory.mktemp("slot"), _VIEWS)
+
+
+def _slot(tiny: Tiny, folder: Path, views: tuple[str, ...]) -> Path:
+    key = SigningKey.create(folder / "key.pem", "a passphrase of a test")
+    views_ = [_view(name) for name in views]
+    build_snapshot(folder / "features.snapshot", views_, service="context", lakefs_commit="c" * 64, delta_versions={})
+    build_bundle(folder / "features.snapshot", folder / "features", [key])
+    key.public.write(folder / "features.pub")
+    shutil.copytree(tiny.exported.folder, folder / "model")
+    return folder
+
+
+def test_a_recording_gives_what_evaluation_finds(
+    tiny: Tiny, slot: Path, recordings: list[Path], tmp_path: Path
+) -> None:
+    report = infer(recordings[1], slot, tmp_path / "log.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert report.frames == len(lines) > len(tiny.validation)
+    frames = frames_of_recordings([recordings[1]])
+    found = detections(Model.open(slot / "model"), frames)
+    told = {line["t_ns"]: line for line in lines}
+    assert len(found)
+    for number, t_ns in enumerate(frames.t_ns.tolist()):
+        line, here = told[t_ns], found.of_frames(number, number + 1)
+        assert [one["class"] for one in line["objects"]] == [CLASSES[kind] for kind in here.class_id]
+        assert [one["x_m"] for one in line["objects"]] == pytest.approx(here.x_m.tolist(), abs=0.01)
+        assert [one["confidence"] for one in line["objects"]] == pytest.approx(here.confidence.tolist(), abs=1e-3)
+        missing = [
+            name for name, age in zip(("camera", "lidar", "radar"), frames.age_s[number], strict=True) if np.isnan(age)
+        ]
+        assert line["missing"] == missing
+    document = report.to_document()
+    assert document["fault"] is None
+    assert document["frames"] == len(report.model_ms) == len(report.outside_ms)
+
+
+def test_a_recording_that_is_cut_off_is_driven_as_far_as_it_goes(
+    slot: Path, recordings: list[Path], tmp_path: Path
+) -> None:
+    whole = infer(recordings[0], slot, tmp_path / "whole.jsonl")
+    cut = tmp_path / "cut.mcap"
+    content = recordings[0].read_bytes()
+    cut.write_bytes(content[: len(content) * 3 // 4])
+    report = infer(cut, slot, tmp_path / "log.jsonl")
+    assert 0 < report.frames < whole.frames
+    assert "damaged" in str(report.fault)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == report.frames
+
+
+def test_a_bundle_without_the_models_features_is_refused(tiny: Tiny, recordings: list[Path], tmp_path: Path) -> None:
+    folder = tmp_path / "slot"
+    folder.mkdir()
+    poor = _slot(tiny, folder, ("ego_motion", "scene_context"))
+    with pytest.raises(FleetError, match="sensor_health"):
+        infer(recordings[0], poor, tmp_path / "log.jsonl")
