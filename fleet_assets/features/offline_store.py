@@ -28,8 +28,10 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from feast.saved_dataset import SavedDatasetStorage
 from feast.utils import _get_requested_feature_views_to_features_dict, _get_requested_on_demand_feature_views
+from pydantic import StrictInt
 
 from fleet_assets.errors import FleetError
+from fleet_assets.features.large_join import LargeJoin
 from fleet_assets.features.point_in_time import as_ns
 from fleet_assets.features.retrieval import Question, View, answer
 from fleet_assets.features.source import DeltaSource
@@ -56,7 +58,7 @@ def pinned(ref: str, repository: str = REPOSITORY) -> Iterator[str]:
 
 class DeltaOfflineStoreConfig(FeastConfigBaseModel):
     """repository: its name in lakeFS. ref: branch, tag or commit. available_only: a row counts from when it was available on;
-    without, from its event time on."""
+    without, from its event time on. spark_rows: a join of more rows, those of a view and entity rows together, runs on Spark."""
 
     type: Literal["fleet_assets.features.offline_store.DeltaOfflineStore"] = (
         "fleet_assets.features.offline_store.DeltaOfflineStore"
@@ -64,6 +66,7 @@ class DeltaOfflineStoreConfig(FeastConfigBaseModel):
     repository: str = REPOSITORY
     ref: str = MAIN
     available_only: bool = True
+    spark_rows: StrictInt = 20_000_000
 
 
 class DeltaRetrievalJob(RetrievalJob):
@@ -156,7 +159,7 @@ class DeltaOfflineStore(OfflineStore):
         return DeltaRetrievalJob(
             lake,
             snapshot.commit_id,
-            lambda: answer(snapshot, question, views),
+            lambda: answer(snapshot, question, views, LargeJoin(lake.home, _settings(config).spark_rows)),
             full_feature_names=full_feature_names,
             on_demand_feature_views=on_demand,
             metadata=RetrievalMetadata(

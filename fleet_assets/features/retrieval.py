@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,9 @@ from fleet_assets.capture.drive_key import DriveKey
 from fleet_assets.errors import FleetError
 from fleet_assets.features.point_in_time import Known, as_ns, join
 from fleet_assets.lake.tables import Snapshot, contract_of
+
+if TYPE_CHECKING:
+    from fleet_assets.features.large_join import LargeJoin
 
 # A predicate names at most so many drives; for more, all rows of the times are read.
 _NAMED_DRIVES = 1000
@@ -57,13 +61,18 @@ class Question:
         return as_ns(self.rows[self.time_column], "an entity row")
 
 
-def answer(snapshot: Snapshot, question: Question, views: Sequence[View]) -> pa.Table:
-    """The entity rows with all features, in their order. Raises FleetError for a missing key column, or a name that is twice."""
+def answer(snapshot: Snapshot, question: Question, views: Sequence[View], large: LargeJoin | None = None) -> pa.Table:
+    """The entity rows with all features, in their order. large: who joins what is too large for this process.
+
+    Raises FleetError for a missing key column, or a name that is twice.
+    """
     found = question.rows
     for view in views:
-        rows = view_rows(snapshot, view, question)
-        known = known_rows(view, question, rows)
-        for name, values in zip(view.features, known.take(rows, list(view.features.values())), strict=True):
+        if large is not None and large.takes(snapshot, view, question):
+            columns = large.values(snapshot, view, question)
+        else:
+            columns = _values(snapshot, view, question)
+        for name, values in zip(view.features, columns, strict=True):
             if name in found.column_names:
                 raise FleetError(
                     f"Column {name} is there already, and {view.name} has a feature of that name",
@@ -71,6 +80,11 @@ def answer(snapshot: Snapshot, question: Question, views: Sequence[View]) -> pa.
                 )
             found = found.append_column(name, values)
     return found
+
+
+def _values(snapshot: Snapshot, view: View, question: Question) -> list[pa.ChunkedArray]:
+    rows = view_rows(snapshot, view, question)
+    return known_rows(view, question, rows).take(rows, list(view.features.values()))
 
 
 def statuses(snapshot: Snapshot, question: Question, views: Sequence[View]) -> pa.Table:
@@ -85,9 +99,8 @@ def statuses(snapshot: Snapshot, question: Question, views: Sequence[View]) -> p
 
 def known_rows(view: View, question: Question, rows: pa.Table) -> Known:
     """Which of a view's rows each entity row sees."""
-    keys = [_key(question.rows, name, rows.schema.field(column).type, view) for name, column in view.keys.items()]
     return join(
-        keys,
+        keys_of(view, question),
         question.t_ns,
         [rows[column] for column in view.keys.values()],
         as_ns(rows[view.time_column], view.table),
@@ -100,10 +113,22 @@ def view_rows(snapshot: Snapshot, view: View, question: Question) -> pa.Table:
     """The rows of a view that the question can need."""
     if not question.t_ns.size:
         return contract_of(view.table).arrow_schema.empty_table().select(view.columns)
+    where, drives = predicate_of(view, question)
+    return snapshot.scan(view.table, view.columns, drives=drives, predicate=where)
+
+
+def predicate_of(view: View, question: Question) -> tuple[str, list[str] | None]:
+    """Which rows of a view the question can need, in SQL; and of which drives, None for all. The question has rows."""
     parts = [f"{view.time_column} <= {int(question.t_ns.max())}"]
     if view.ttl_ns:
         parts.append(f"{view.time_column} >= {int(question.t_ns.min()) - view.ttl_ns}")
-    return snapshot.scan(view.table, view.columns, drives=_drives(view, question), predicate=" AND ".join(parts))
+    return " AND ".join(parts), _drives(view, question)
+
+
+def keys_of(view: View, question: Question) -> list[pa.ChunkedArray]:
+    """The entity rows' join keys, in the order and types of the view's. Raises FleetError for one that is not there."""
+    schema = contract_of(view.table).arrow_schema
+    return [_key(question.rows, name, schema.field(column).type, view) for name, column in view.keys.items()]
 
 
 def _drives(view: View, question: Question) -> list[str] | None:
