@@ -23,7 +23,7 @@ from fleet_assets.kernels.features.records import NO_TIME
 
 _KEPT = 16  # records of a sensor among which a frame's is looked for
 _VIEWS = tuple(dict.fromkeys(name.partition(":")[0] for name in CONTEXT))
-_SPEED, _YAW_RATE = CONTEXT.index("ego_motion:speed_mps"), CONTEXT.index("ego_motion:yaw_rate_radps")
+SPEED, YAW_RATE = CONTEXT.index("ego_motion:speed_mps"), CONTEXT.index("ego_motion:yaw_rate_radps")
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Assembler:
         content = {source: at[source][0] if source in at else None for source in SENSORS}
         age_s = np.array([at[source][1] if source in at else np.nan for source in SENSORS], dtype=np.float32)
         context = context_of(features)
-        radar = radar_input(content["radar"], float(age_s[2]), float(context[_SPEED]), float(context[_YAW_RATE]))
+        radar = radar_input(content["radar"], float(age_s[2]), float(context[SPEED]), float(context[YAW_RATE]))
         return Frame(
             t_ns, t_cut_ns, camera_input(content["camera"]), lidar_input(content["lidar"]), radar, age_s, features
         )

@@ -28,6 +28,7 @@ from fleet_assets.train.model import Detector, Output, make
 _ALONE_WEIGHT = 0.3  # of what each sensor makes of it alone, beside the fused result
 _OFFSET_WEIGHT = 1.0
 _WARM_UP = 0.1  # share of the steps
+_PIECE = 32  # frames that are judged at once
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,17 @@ def fit(
         if progress:
             progress(step + 1, losses[-1])
     return Fitted(model.eval(), statistics, recipe, losses, identity)
+
+
+def loss_of(fitted: Fitted, frames: FrameSet) -> float:
+    """Mean loss of the fused result on frames as they are: what forms and hyperparameters are chosen by."""
+    total = 0.0
+    with torch.no_grad():
+        for start in range(0, len(frames), _PIECE):
+            rows = np.arange(start, min(start + _PIECE, len(frames)))
+            batch = batch_of(frames, rows, fitted.statistics)
+            total += float(_loss(fitted.model(**batch.inputs), batch)) * rows.size
+    return total / max(len(frames), 1)
 
 
 def _batch(frames: FrameSet, statistics: dict[str, np.ndarray], recipe: Recipe, step: int) -> Batch:

@@ -5,12 +5,19 @@ In: what edge/inputs.py makes of the messages of each frame, and labels. Out: Fr
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 
 from fleet_assets.edge.objects import Objects
+from fleet_assets.errors import FleetError
+
+_ARRAYS = ("camera", "lidar", "radar", "context", "age_s", "t_ns", "drive")
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class FrameSet:
         truth = self.truth.only(frames[self.truth.frame])
         return replace(
             self,
-            **{name: getattr(self, name)[rows] for name in ("camera", "lidar", "radar", "context", "age_s", "t_ns", "drive")},
+            **{name: getattr(self, name)[rows] for name in _ARRAYS},
             slices={name: values[rows] for name, values in self.slices.items()},
             truth=replace(truth, frame=number[truth.frame]),
         )  # fmt: skip
@@ -64,20 +71,53 @@ class FrameSet:
         wanted = [self.drives.index(name) for name in names]
         return self.only(np.isin(self.drive, wanted))
 
+    def save(self, folder: Path) -> None:
+        """Writes an array per file into a new folder, which is there as a whole or not at all."""
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            new = Path(scratch, "new")
+            new.mkdir()
+            arrays = {name: getattr(self, name) for name in _ARRAYS}
+            arrays |= {f"slices.{name}": values.astype(str) for name, values in self.slices.items()}
+            arrays |= {f"truth.{one.name}": getattr(self.truth, one.name) for one in fields(Objects)}
+            for name, values in arrays.items():
+                np.save(new / f"{name}.npy", values, allow_pickle=False)
+            (new / "drives.json").write_text(json.dumps(list(self.drives)))
+            os.replace(new, folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> FrameSet:
+        """What `save` wrote; large arrays are mapped, not read. Raises FleetError."""
+        try:
+            arrays = {
+                path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("*.npy"))
+            }
+            return cls(
+                **{name: arrays[name] for name in _ARRAYS},
+                drives=tuple(json.loads((folder / "drives.json").read_text())),
+                slices={
+                    name.partition(".")[2]: np.array(values)
+                    for name, values in arrays.items()
+                    if name.startswith("slices.")
+                },
+                truth=Objects(*(np.array(arrays[f"truth.{one.name}"]) for one in fields(Objects))),
+            )
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise FleetError(
+                f"{folder} holds no frames: {error}", remedy="Materialise train/training_set anew."
+            ) from error
+
     @staticmethod
     def concat(parts: Sequence[FrameSet]) -> FrameSet:
-        """Sets of different drives, one behind the other."""
-        drives = tuple(name for part in parts for name in part.drives)
-        if len(set(drives)) != len(drives):
-            raise ValueError("a drive is in two of the sets")
-        first = np.cumsum([0, *(len(part.drives) for part in parts[:-1])])
+        """Sets one behind the other; the last drive of one may go on in the next. Raises ValueError if the order breaks."""
+        drives = tuple(dict.fromkeys(name for part in parts for name in part.drives))
 
         def joined(name: str) -> np.ndarray:
             return np.concatenate([getattr(part, name) for part in parts])
 
+        number = [np.array([drives.index(name) for name in part.drives], dtype=np.int32) for part in parts]
         return FrameSet(
-            **{name: joined(name) for name in ("camera", "lidar", "radar", "context", "age_s", "t_ns")},
-            drive=np.concatenate([part.drive + np.int32(at) for part, at in zip(parts, first, strict=True)]),
+            **{name: joined(name) for name in _ARRAYS if name != "drive"},
+            drive=np.concatenate([new[part.drive] for part, new in zip(parts, number, strict=True)]),
             drives=drives,
             slices={name: np.concatenate([part.slices[name] for part in parts]) for name in parts[0].slices},
             truth=Objects.concat([part.truth for part in parts], [len(part) for part in parts]),

@@ -8,7 +8,6 @@ early       the sensors' grids side by side, one trunk
 attention   per cell, sensors are weighed by what they see there, by context and by their health
 late        a specialist per sensor, each with a result of its own, and a combiner that weighs them; specialists do not know of
             each other, so that one can be replaced
-temporal    attention, and what was seen half a second before, moved along with the vehicle
 average     the mean of the specialists' scores: the baseline
 camera, lidar, radar        one sensor alone
 """
@@ -270,12 +269,12 @@ class Average(Detector):
         there = [_there(inputs, sensor) for sensor in self.sensors]
         count = torch.stack(there).sum(0).clamp(min=1.0)
         score = torch.stack(
-            [torch.sigmoid(alone[sensor][0]) * one for sensor, one in zip(self.sensors, there, strict=True)]
+            [torch.sigmoid(alone[sensor][0].detach()) * one for sensor, one in zip(self.sensors, there, strict=True)]
         )
         mean = (score.sum(0) / count).clamp(1e-6, 1.0 - 1e-6)
         sure = score.amax(2, keepdim=True)  # where in the cell is told by who is surest
         share = sure / sure.sum(0).clamp(min=1e-6)
-        offset = torch.stack([alone[sensor][1] for sensor in self.sensors])
+        offset = torch.stack([alone[sensor][1].detach() for sensor in self.sensors])
         return torch.log(mean / (1.0 - mean)), (share * offset).sum(0)
 
 

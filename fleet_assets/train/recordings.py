@@ -10,11 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from fleet_assets.edge.assemble import Assembler, Frame
-from fleet_assets.edge.inputs import in_grid
-from fleet_assets.edge.objects import CLASSES, Objects
+from fleet_assets.edge.objects import Objects
 from fleet_assets.edge.recording import Recording
 from fleet_assets.edge.rig import Rig
 from fleet_assets.errors import FleetError
@@ -23,6 +21,7 @@ from fleet_assets.formats.reader import RecordingFiles
 from fleet_assets.kernels.align import OK, bracket, nearest
 from fleet_assets.train.frames import FrameSet
 from fleet_assets.train.rig import vehicle_rig
+from fleet_assets.train.truth import labelled_objects
 
 SLICES = ("light", "weather", "region")
 WARM_UP_S = 2.0  # what features need to know of the past
@@ -95,24 +94,9 @@ def truth_at(labels: pa.Table, t_ns: np.ndarray) -> tuple[np.ndarray, Objects]:
     index, _ = nearest(t_ns, times, _LABEL_NS, _LABEL_NS)
     _, _, between = bracket(t_ns, times, _LABEL_GAP_NS)
     labelled = (index >= 0) | (between == OK)
-    name = pc.fill_null(labels["class_name"], "").to_numpy(zero_copy_only=False)
-    class_id = np.full(name.size, -1, dtype=np.int8)
-    for number, known in enumerate(CLASSES):
-        class_id[name == known] = number
-    x_m, y_m = (np.asarray(labels[column].to_numpy(), dtype=np.float64) for column in ("x_m", "y_m"))
-    counts = (class_id >= 0) & in_grid(x_m, y_m)
-    parts = []
-    for frame, at in enumerate(index.tolist()):
-        if at >= 0:
-            low, high = np.searchsorted(stamps, [times[at], times[at] + 1])
-            rows = np.arange(low, high)[counts[low:high]]
-            parts.append((np.full(rows.size, frame, dtype=np.int32), rows))
-    frame_of = np.concatenate([frame for frame, _ in parts]) if parts else np.zeros(0, dtype=np.int32)
-    rows = np.concatenate([rows for _, rows in parts]) if parts else np.zeros(0, dtype=np.int64)
-    x_m, y_m = x_m[rows].astype(np.float32), y_m[rows].astype(np.float32)
-    seen = pc.fill_null(labels["visible_fraction"], float("nan")).to_numpy()[rows].astype(np.float32)
-    truth = Objects(
-        frame_of, class_id[rows], x_m, y_m, np.ones(rows.size, dtype=np.float32), np.hypot(x_m, y_m),
-        pc.fill_null(labels["moving"], False).to_numpy(zero_copy_only=False)[rows].astype(np.bool_), seen,
-    )  # fmt: skip
-    return labelled, truth
+    frame, rows = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.int64)]
+    for number in np.flatnonzero(index >= 0).tolist():
+        low, high = np.searchsorted(stamps, [times[index[number]], times[index[number]] + 1])
+        frame.append(np.full(high - low, number, dtype=np.int32))
+        rows.append(np.arange(low, high))
+    return labelled, labelled_objects(np.concatenate(frame), labels.take(pa.array(np.concatenate(rows))))

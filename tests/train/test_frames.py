@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from fleet_assets.edge.objects import Objects
+from fleet_assets.errors import FleetError
 from fleet_assets.train.frames import FrameSet
 
 
@@ -47,6 +50,30 @@ def test_joined_sets_number_drives_and_frames_anew() -> None:
     assert alone.truth.x_m.tolist() == [0, 1]
 
 
+def test_a_drive_may_go_on_in_the_next_set() -> None:
+    frames = _frames("a", 5, [0, 3])
+    late = np.arange(5) >= 2
+    back = FrameSet.concat([frames.only(~late), frames.only(late)])
+    assert back.drives == ("a",)
+    assert back.t_ns.tolist() == frames.t_ns.tolist()
+    assert back.truth.frame.tolist() == [0, 3]
+
+
+def test_saved_frames_come_back(tmp_path: Path) -> None:
+    frames = _frames("a", 4, [0, 0, 2])
+    frames.save(tmp_path / "frames")
+    back = FrameSet.load(tmp_path / "frames")
+    assert back.drives == frames.drives
+    assert np.array_equal(back.lidar, frames.lidar)
+    assert back.slices["light"].tolist() == ["day"] * 4
+    assert back.truth.frame.tolist() == [0, 0, 2]
+    (tmp_path / "frames" / "radar.npy").write_bytes(b"nothing")
+    with pytest.raises(FleetError, match="holds no frames"):
+        FrameSet.load(tmp_path / "frames")
+    with pytest.raises(FleetError, match="holds no frames"):
+        FrameSet.load(tmp_path / "missing")
+
+
 def test_objects_of_a_range_of_frames() -> None:
     assert _objects([0, 1, 1, 4]).of_frames(1, 4).frame.tolist() == [0, 0]
 
@@ -59,7 +86,7 @@ def test_objects_out_of_order_are_refused(wrong: list[int]) -> None:
 
 def test_frames_out_of_order_and_drives_twice_are_refused() -> None:
     one = _frames("a", 2, [])
-    with pytest.raises(ValueError, match="a drive is in two"):
+    with pytest.raises(ValueError, match="sorted by drive"):
         FrameSet.concat([one, one])
     with pytest.raises(ValueError, match="sorted by drive"):
         FrameSet(**{**one.__dict__, "t_ns": np.array([5, 5])})
