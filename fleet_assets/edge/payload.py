@@ -27,15 +27,16 @@ from fleet_assets.edge.bundle import Manifest as BundleManifest
 from fleet_assets.edge.bundle import hash_file
 from fleet_assets.edge.verdict import Verdict
 from fleet_assets.errors import FleetError
-from fleet_assets.signing.documents import canonical, once
+from fleet_assets.signing.documents import once
 from fleet_assets.signing.keys import KeyRing
 
 TYPE, VERSION = "release", 1
 MANIFEST, VERDICT, EVIDENCE, BOM, CARD = "manifest.json", "verdict.json", "evidence.json", "bom.json", "card.md"
 MODEL, FEATURES, FEATURES_KEY = "model", "features", "features.pub"
+MODEL_FILES = ("model.onnx", "model.json", "golden.npz")
 REQUIRED = (
     VERDICT, EVIDENCE, BOM, CARD, FEATURES_KEY, f"{FEATURES}/{BUNDLE_MANIFEST}",
-    *(f"{MODEL}/{name}" for name in ("model.onnx", "model.json", "golden.npz")),
+    *(f"{MODEL}/{name}" for name in MODEL_FILES),
 )  # fmt: skip
 # What the verdict is bound to, as its `bound_to` names it.
 BOUND_ARTEFACT, BOUND_FEATURES = "artefact_sha256", "features"
@@ -105,11 +106,11 @@ class Payload:
 
 
 def artefact_sha256(model: Path) -> str:
-    """One hash for a model: network, thresholds, calibration, golden vectors. Raises FleetError if the folder is not there."""
-    files = {name: hash_file(model / name)[1] for name in _files(model)}
-    if not files:
-        raise FleetError(f"{model} holds no model", remedy="Name the folder with model.onnx.")
-    return hashlib.sha256(canonical(files)).hexdigest()
+    """One hash for a model: network, thresholds, calibration, golden vectors. Raises FleetError if one is missing."""
+    found = hashlib.sha256()
+    for name in MODEL_FILES:
+        found.update(name.encode() + bytes.fromhex(hash_file(model / name)[1]))
+    return found.hexdigest()
 
 
 def manifest_of(folder: Path, *, hardware: str, profile: str, runtime: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,6 +147,9 @@ def _checked(document: Mapping[str, Any], name: str) -> dict[str, tuple[int, str
     missing = [part for part in REQUIRED if part not in files]
     if missing:
         raise FleetError(f"{missing[0]} is no part of the release", where=name, remedy="Build it with all its parts.")
+    more = [file for file in files if file.startswith(f"{MODEL}/") and file not in REQUIRED]
+    if more:
+        raise FleetError(f"{more[0]} is part of the model, and no verdict is on it", where=name, remedy="Remove it.")
     return files
 
 

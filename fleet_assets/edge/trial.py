@@ -73,18 +73,6 @@ def child(arguments: list[str]) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(kind, (limit, limit))
-    golden(folder / "model")
+    from fleet_assets.edge.model import Model
 
-
-def golden(model: Path) -> None:
-    """Runs the golden vectors of a model's folder. Raises FleetError where an output is further off than its tolerance."""
-    import numpy as np
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(model / "model.onnx", providers=["CPUExecutionProvider"])
-    with np.load(model / "golden.npz", allow_pickle=False) as vectors:
-        inputs = {node.name: vectors[node.name] for node in session.get_inputs()}
-        outputs = [node.name for node in session.get_outputs()]
-        for name, found in zip(outputs, session.run(outputs, inputs), strict=True):
-            if not np.allclose(found, vectors[name], rtol=0, atol=1e-3):
-                raise FleetError(f"{name} of the golden vectors comes out otherwise", remedy=_REMEDY)
+    Model.open(folder / "model").self_test()

@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from features.tables import built, numeric_view
 from onnx import TensorProto, helper
+from onnx.numpy_helper import from_array
 from signing.ceremony import ROOT_HOLDERS, TARGETS_HOLDERS, make_keys, roles_file
 
 from fleet_assets.deploy.channel import make_online_keys, publish
+from fleet_assets.edge import inputs as pre
+from fleet_assets.edge.model import FORMAT, Model
+from fleet_assets.edge.objects import CLASSES
 from fleet_assets.edge.payload import BOUND_ARTEFACT, BOUND_FEATURES, artefact_sha256
 from fleet_assets.edge.verdict import PPM, Cell, Verdict
 from fleet_assets.features.bundle_build import build_bundle
@@ -28,31 +31,48 @@ from fleet_assets.package.policy import load_release_policy
 from fleet_assets.package.releases import Releases
 from fleet_assets.signing.keys import SigningKey
 from fleet_assets.signing.roles import Roles
+from fleet_assets.train.rig import vehicle_rig
 
 HARDWARE = "cpu_x86_64"
 DRIVES = {"train": ("car1--20260101T080000Z",), "test": ("car2--20260101T080000Z",)}
+OUTPUTS = {"heat": (3, 48, 48), "offset": (2, 48, 48)}
 KERNEL = {"feature": "ego_motion", "kernel": "fleet_assets.kernels.features.ego_motion", "identity": "1"}
 
 
 def make_model(folder: Path, seed: int = 1) -> Path:
-    """A network of one layer, with golden vectors."""
+    """A network of one layer that sees how old the sensors' records are, with golden vectors."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
-    weight = random.normal(size=(4, 3)).astype(np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        "tiny",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])],
-        [onnx.numpy_helper.from_array(weight, "w")],
-    )
+    nodes, outputs, constants = [], [], []
+    for name, shape in OUTPUTS.items():
+        weight = random.normal(size=(6, int(np.prod(shape)))).astype(np.float32)
+        constants += [from_array(weight, f"{name} weight"), from_array(np.array([0, *shape]), f"{name} shape")]
+        nodes.append(helper.make_node("MatMul", ["health", f"{name} weight"], [f"{name} flat"]))
+        nodes.append(helper.make_node("Reshape", [f"{name} flat", f"{name} shape"], [name]))
+        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape]))
+    health = helper.make_tensor_value_info("health", TensorProto.FLOAT, ["n", 6])
+    graph = helper.make_graph(nodes, "tiny", [health], outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, str(folder / "model.onnx"))
-    (folder / "model.json").write_text(json.dumps({"thresholds_ppm": [400_000, 350_000, 300_000]}))
-    x = random.normal(size=(2, 4)).astype(np.float32)
-    (y,) = onnxruntime.InferenceSession(folder / "model.onnx").run(["y"], {"x": x})
-    np.savez(folder / "golden.npz", x=x, y=y)
+    (folder / "model.json").write_text(json.dumps(description()))
+    golden = {name: np.zeros((2, *shape), np.float32) for name, shape in pre.INPUTS.items()}
+    golden["health"] = random.normal(size=(2, 6)).astype(np.float32)
+    heat, offset = Model.open(folder).run(golden)
+    arrays: dict[str, Any] = {**golden, "heat": heat, "offset": offset}
+    np.savez_compressed(folder / "golden.npz", **arrays)
     return folder
+
+
+def description() -> dict[str, Any]:
+    """What goes into model.json: no statistics to speak of."""
+    sizes = {"camera": 3, "lidar": pre.LIDAR_SHAPE[0], "radar": pre.RADAR_SHAPE[0], "context": len(pre.CONTEXT)}
+    names = ("camera_mean", "camera_std", "lidar_scale", "radar_scale", "context_mean", "context_std")
+    return {
+        "format": FORMAT, "form": "tiny", "classes": list(CLASSES), "context": list(pre.CONTEXT),
+        "normalisation": {name: [1.0] * sizes[name.partition("_")[0]] for name in names},
+        "calibration": {"temperature": [1.0] * 3, "shift": [0.0] * 3}, "thresholds_ppm": [400_000, 350_000, 300_000],
+        "golden": {"tolerance": 0.001}, "rig": vehicle_rig().to_document(), "versions": {"seed": 1},
+    }  # fmt: skip
 
 
 def cell(hits: int, positives: int = 400, *, light: str = "night", limit_ppm: int = 570_000) -> Cell:

@@ -15,6 +15,7 @@ from package.parts import (
     approve,
     candidate,
     cell,
+    description,
     make_model,
     make_parts,
     make_world,
@@ -138,7 +139,7 @@ def requantised(folder: Path) -> None:
 
 
 def lower_threshold(folder: Path) -> None:
-    (folder / "model" / "model.json").write_text(json.dumps({"thresholds_ppm": [1, 1, 1]}))
+    (folder / "model" / "model.json").write_text(json.dumps({**description(), "thresholds_ppm": [1, 1, 1]}))
 
 
 def better_counts(folder: Path) -> None:

@@ -1,0 +1,126 @@
+"""The trial of a release in a child process: a wrong, endless or greedy model takes the child along, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from onnx.numpy_helper import from_array
+from package.parts import HARDWARE, approve, make_model, make_parts, make_verdict, make_world, with_evaluation
+
+from fleet_assets.deploy.channel import publish
+from fleet_assets.edge.floor import Floor
+from fleet_assets.edge.payload import BOUND_FEATURES
+from fleet_assets.edge.trial import try_out
+from fleet_assets.edge.update import UpdateRefused
+from fleet_assets.edge.vehicle import Vehicle
+from fleet_assets.errors import FleetError
+from fleet_assets.package.candidate import build_candidate
+from fleet_assets.package.policy import load_release_policy
+
+LIMITS = {"memory_mb": 4096, "seconds": 60}
+
+
+@pytest.fixture
+def payload(tmp_path: Path) -> Path:
+    make_model(tmp_path / "model")
+    return tmp_path
+
+
+def break_golden(model: Path) -> None:
+    with np.load(model / "golden.npz") as golden:
+        arrays = dict(golden)
+    arrays["heat"] = arrays["heat"] + np.float32(1)
+    np.savez_compressed(model / "golden.npz", **arrays)
+
+
+def test_a_model_that_computes_what_it_should_passes(payload: Path) -> None:
+    try_out(payload, LIMITS)
+
+
+def test_a_model_that_computes_something_else_is_refused(payload: Path) -> None:
+    break_golden(payload / "model")
+    with pytest.raises(FleetError) as caught:
+        try_out(payload, LIMITS)
+    assert "does not compute what it should" in str(caught.value.where)
+
+
+def endless(model: Path) -> None:
+    """The same network behind a loop without an end."""
+    network = onnx.load(str(model / "model.onnx"))
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["go on"]),
+            helper.make_node("Add", ["sum in", "one"], ["sum out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("count", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum in", TensorProto.FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("go on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum out", TensorProto.FLOAT, []),
+        ],
+        [from_array(np.float32(1), "one")],
+    )
+    graph = network.graph
+    graph.initializer.extend([from_array(np.int64(1 << 62), "trips"), from_array(np.bool_(True), "start")])
+    graph.initializer.append(from_array(np.float32(0), "zero"))
+    graph.node.insert(0, helper.make_node("Loop", ["trips", "start", "zero"], ["sum"], body=body))
+    graph.node.insert(1, helper.make_node("Add", ["health", "sum"], ["later"]))
+    for node in graph.node:
+        if node.op_type == "MatMul":
+            node.input[0] = "later"
+    onnx.save(network, str(model / "model.onnx"))
+
+
+@pytest.mark.slow
+def test_a_model_without_an_end_is_ended(payload: Path) -> None:
+    endless(payload / "model")
+    with pytest.raises(FleetError, match="trial run failed"):
+        try_out(payload, {**LIMITS, "seconds": 5})
+
+
+def test_a_child_without_memory_fails_alone(payload: Path) -> None:
+    with pytest.raises(FleetError, match="trial run failed"):
+        try_out(payload, {**LIMITS, "memory_mb": 256})
+
+
+@pytest.mark.parametrize(
+    "limits", [{}, {**LIMITS, "seconds": 10**9}, {**LIMITS, "memory_mb": 1}, {**LIMITS, "memory_mb": "4096"}]
+)
+def test_limits_that_are_none_are_refused(payload: Path, limits: dict[str, object]) -> None:
+    with pytest.raises(FleetError, match="asks for"):
+        try_out(payload, limits)
+
+
+def test_a_release_that_fails_its_trial_is_refused_and_the_old_one_runs_on(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "world")
+    good = make_parts(tmp_path / "good")
+    bad = make_parts(tmp_path / "bad", seed=2)
+    break_golden(bad.model)
+    bundle = bad.verdict.bound_to[BOUND_FEATURES]
+    bad = with_evaluation(replace(bad, verdict=make_verdict(bad.model, bundle, bad.verdict.cells)))
+    vehicle = Vehicle.init(tmp_path / "vehicle", world.releases.roots.path(1), HARDWARE, Floor())
+    ids = [build_candidate(world.releases, parts, HARDWARE, load_release_policy()) for parts in (good, bad)]
+    for id_ in ids:
+        approve(world, id_)
+        publish(world.releases, id_)
+        if id_ == ids[0]:
+            vehicle.update(world.channel)
+    with pytest.raises(UpdateRefused) as caught:
+        vehicle.update(world.channel)
+    assert caught.value.reason == "trial"
+    assert vehicle.running().release == ids[0]
+    assert json.loads((vehicle.root / "slots" / "active.json").read_bytes()) == {"slot": "a"}
+    assert not (vehicle.root / "slots" / "b").exists()
+    shutil.rmtree(world.channel)
+    assert vehicle.running().release == ids[0]
