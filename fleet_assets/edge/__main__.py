@@ -1,4 +1,4 @@
-"""What runs in a vehicle: `python -m fleet_assets.edge init | update | trace`.
+"""What runs in a vehicle: `python -m fleet_assets.edge init | update | run | trace`.
 
 In: arguments. Out: one JSON line on standard output per thing done; errors as one sentence on standard error, exit code 1. Needs
 the base dependencies and nothing else.
@@ -12,13 +12,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleet_assets.errors import FleetError
 
+if TYPE_CHECKING:
+    from fleet_assets.edge.vehicle import Vehicle
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 failed."""
+    """Exit code: 0 done, 1 failed, 3 driven with the release of before, for the update was refused."""
     given = _parser().parse_args(arguments)
     try:
         return int(given.command(given))
@@ -45,6 +48,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     update = command("update", _update, "Install what the channel's approvers want here.")
     update.add_argument("--channel", type=Path, required=True, metavar="DIR")
+    run = command("run", _run, "Update if the channel has something, then drive with what runs.")
+    run.add_argument("--channel", type=Path, metavar="DIR", help="none: drive with what is installed")
+    run.add_argument("--recording", type=Path, required=True, metavar="FILE", help="a recording in MCAP")
+    run.add_argument(
+        "--log", type=Path, metavar="FILE", help="decision log; default: decisions/ of the vehicle's folder"
+    )
     command("trace", _trace, "Where the running release comes from; `fleet trace` takes the output.")
     return parser
 
@@ -64,11 +73,35 @@ def _init(given: argparse.Namespace) -> int:
 
 
 def _update(given: argparse.Namespace) -> int:
-    from fleet_assets.edge.vehicle import Vehicle
-
-    slot, new = Vehicle.open(given.vehicle).update(given.channel)
+    vehicle = _opened(given)
+    slot, new = vehicle.update(given.channel)
     _say({"release": slot.release, "slot": slot.name, "new": new})
     return 0
+
+
+def _run(given: argparse.Namespace) -> int:
+    from fleet_assets.edge.update import UpdateRefused
+
+    vehicle, code = _opened(given), 0
+    if given.channel is not None:
+        try:
+            vehicle.update(given.channel)
+        except UpdateRefused as refused:
+            print(f"{refused}", file=sys.stderr)  # what runs goes on
+            code = 3
+    _say(vehicle.drive(given.recording, given.log))
+    return code
+
+
+def _opened(given: argparse.Namespace) -> Vehicle:
+    """Numba keeps what it compiled in the vehicle's folder: the trial of an installation warms it for the drive."""
+    from fleet_assets.edge.numba_cache import use_own_cache
+    from fleet_assets.edge.vehicle import Vehicle
+
+    vehicle = Vehicle.open(given.vehicle)
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(vehicle.root / "numba"))
+    use_own_cache()
+    return vehicle
 
 
 def _trace(given: argparse.Namespace) -> int:

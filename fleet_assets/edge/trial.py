@@ -41,11 +41,11 @@ def try_out(folder: Path, runtime: Mapping[str, Any]) -> None:
     kept = {key: os.environ[key] for key in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "HOME") if key in os.environ}
     try:
         ended = subprocess.run(
-            command, env={**kept, "OMP_NUM_THREADS": "1"}, cwd=folder, capture_output=True, timeout=2 * seconds, check=False,
+            command, env={**kept, "OMP_NUM_THREADS": "1"}, cwd=folder, capture_output=True, timeout=4 * seconds, check=False,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise FleetError("The trial run does not end", where=f"after {2 * seconds} s", remedy=_REMEDY) from error
+        raise FleetError("The trial run does not end", where=f"after {4 * seconds} s", remedy=_REMEDY) from error
     if ended.returncode:
         said = ended.stderr[-_SAID:].decode(errors="replace").strip()
         last = said.splitlines()[-1] if said else f"exit {ended.returncode}"

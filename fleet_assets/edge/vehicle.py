@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -108,6 +109,28 @@ class Vehicle:
             raise FleetError(f"{self.root} has no release", remedy="Update from a channel first.")
         return slot
 
+    def drive(self, recording: Path, log: Path | None = None) -> dict[str, Any]:
+        """Drives a recording with what runs, and writes a line per frame to the log. Gives what was found, and where the release
+        is not to be relied on: conditions that were not judged, and slices outside its operating domain.
+
+        Raises FleetError if nothing is installed, or nothing can be inferred.
+        """
+        from fleet_assets.edge.inference import infer
+        from fleet_assets.edge.recording import Recording
+
+        slot = self.running()
+        (self.root / "decisions").mkdir(exist_ok=True, mode=0o700)
+        log = log or self.root / "decisions" / f"{recording.stem}.jsonl"
+        context = Recording.open(recording).context
+        verdict = Payload(slot.folder, slot.manifest).verdict()
+        unknown = {name: context.get(name) for name, known in verdict.domain.items() if context.get(name) not in known}
+        report = infer(recording, slot.folder, log)
+        return {
+            "release": slot.release, "profile": verdict.profile, "log": str(log), **report.to_document(),
+            "relied_on": not unknown, "conditions_not_judged": unknown,
+            "not_to_be_relied_on": [dict(slice_) for slice_ in verdict.excluded if _may_hold(slice_, context)],
+        }  # fmt: skip
+
     def trace(self) -> dict[str, Any]:
         """Where the running release comes from, as edge/trace.py says it, and which vehicle says so."""
         slot = self.running()
@@ -146,3 +169,8 @@ class Vehicle:
             try_out(payload.folder, payload.manifest["runtime"])
         except FleetError as error:
             raise UpdateRefused.because("trial", f"{error.what}: {error.where}") from error
+
+
+def _may_hold(slice_: Mapping[str, str], context: Mapping[str, str]) -> bool:
+    """Whether objects of a slice may be met where the context is this."""
+    return all(context.get(name, value) == value for name, value in slice_.items())

@@ -18,6 +18,7 @@ from fleet_assets.edge.bundle import hash_file
 from fleet_assets.edge.payload import unpack
 from fleet_assets.edge.verdict import Status, Verdict
 from fleet_assets.errors import FleetError
+from fleet_assets.evaluate.record import verify
 from fleet_assets.package.candidate import refuse_empty
 from fleet_assets.package.releases import (
     APPROVAL,
@@ -56,7 +57,11 @@ def verify_candidate(releases: Releases, id: str) -> Verdict:
         payload = unpack(releases.archive(id), Path(scratch, "payload"))
         verdict = payload.verdict()
         refuse_empty(payload.evidence())
-    _agrees(verdict, releases.candidate(id) / EVALUATION)
+    if verify(releases.candidate(id) / EVALUATION) != verdict:
+        raise FleetError(
+            f"The verdict of {id[:12]} is not what its evaluation gives",
+            remedy="Judge the model, and package it, anew.",
+        )
     if verdict.status is not Status.PASS:
         cells = "; ".join(f"{cell.name}: {cell.status}" for cell in verdict.blocking)
         raise FleetError(f"{id[:12]} has no PASS", where=cells, remedy="It cannot be released: judge a better model.")
@@ -143,11 +148,3 @@ def _refuse_changed(approval: Metadata[Any], fresh: Metadata[Any]) -> None:
     said, expected = approval.signed.to_dict(), fresh.signed.to_dict()
     if said.pop("expires") > expected.pop("expires") or said != expected:
         raise FleetError("The approval was changed", remedy="Remove its targets.json; all approvers sign anew.")
-
-
-def _agrees(verdict: Verdict, evaluation: Path) -> None:
-    """Raises FleetError unless the evaluation gives this verdict, found anew."""
-    if Verdict.read(evaluation / "verdict.json").recomputed() != verdict:
-        raise FleetError(
-            "The verdict is not what its evaluation gives", where=str(evaluation), remedy="Judge the model anew."
-        )

@@ -18,8 +18,8 @@ from typing import Any
 from fleet_assets.edge import payload as parts_of
 from fleet_assets.edge.bundle import Manifest, hash_file
 from fleet_assets.edge.payload import Payload
-from fleet_assets.edge.verdict import Verdict
 from fleet_assets.errors import FleetError
+from fleet_assets.evaluate.record import verify
 from fleet_assets.package.bom import bill_of_materials
 from fleet_assets.package.card import model_card
 from fleet_assets.package.evidence import Provenance, empty_fields, evidence_record
@@ -32,12 +32,11 @@ from fleet_assets.signing.keys import KeyRing, PublicKey
 @dataclass(frozen=True)
 class Parts:
     """model: folder with model.onnx, model.json and golden.npz. features: folder of a feature bundle; features_key: who signed
-    it. evaluation: folder with what the verdict was found from."""
+    it. evaluation: the record of the evaluation (evaluate/record.py), which holds the verdict."""
 
     model: Path
     features: Path
     features_key: PublicKey
-    verdict: Verdict
     evaluation: Path
     provenance: Provenance
 
@@ -71,18 +70,18 @@ def _lay_out(folder: Path, parts: Parts, hardware: str, policy: ReleasePolicy) -
     for name in (parts_of.BUNDLE_MANIFEST, *bundle.files):
         shutil.copyfile(parts.features / name, folder / parts_of.FEATURES / name)
     parts.features_key.write(folder / parts_of.FEATURES_KEY)
-    runtime = policy.runtime(hardware)
+    runtime, verdict = policy.runtime(hardware), verify(parts.evaluation)
     evidence = evidence_record(
-        statements=policy.statements, provenance=parts.provenance, verdict=parts.verdict, bundle=bundle.signed,
+        statements=policy.statements, provenance=parts.provenance, verdict=verdict, bundle=bundle.signed,
         hardware=hardware, runtime=runtime, integrity=_integrity(folder),
     )  # fmt: skip
     refuse_empty(evidence)
-    _write(folder / parts_of.VERDICT, parts.verdict.to_document())
+    _write(folder / parts_of.VERDICT, verdict.to_document())
     _write(folder / parts_of.EVIDENCE, evidence)
     network = hash_file(folder / parts_of.MODEL / "model.onnx")[1]
-    (folder / parts_of.BOM).write_bytes(bill_of_materials(parts.verdict, evidence, network))
-    (folder / parts_of.CARD).write_text(model_card(parts.verdict, evidence), encoding="utf-8")
-    profile = parts.verdict.profile
+    (folder / parts_of.BOM).write_bytes(bill_of_materials(verdict, evidence, network))
+    (folder / parts_of.CARD).write_text(model_card(verdict, evidence), encoding="utf-8")
+    profile = verdict.profile
     _write(
         folder / parts_of.MANIFEST, parts_of.manifest_of(folder, hardware=hardware, profile=profile, runtime=runtime)
     )

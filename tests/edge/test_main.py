@@ -6,23 +6,28 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from edge.test_environment import linked
+from edge.test_environment import PROJECT, linked
 from package.parts import HARDWARE, World, make_world, released
 
+from fleet_assets.deploy.channel import refresh
 from fleet_assets.package.tracing import trace_of
+from fleet_assets.simulate.drives import write_drive
 
 PROGRAM = """
 import json, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = json.loads(sys.argv[1])
 from fleet_assets.edge.__main__ import main
 code = main(sys.argv[2:])
 print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 sys.exit(code)
 """
+START = datetime(2026, 1, 1, 22, tzinfo=UTC)
+CACHE = str(Path.home() / ".cache" / "fleet" / "numba")
 PLATFORM = {"dagster", "feast", "pandas", "pyarrow", "pyspark", "torch", "onnx", "mlflow", "typer", "rich", "yaml"}
 
 
@@ -35,10 +40,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def vehicle(tmp_path: Path) -> Callable[..., Any]:
     """vehicle("update", ...) gives (exit code, what it printed as JSON or None, standard error)."""
     site = linked(tmp_path / "site")
+    (site / "fleet_assets").unlink()  # from its own place, which Numba's cache knows from earlier tests
+    path = json.dumps([str(site), str(PROJECT)])
 
     def call(*arguments: str | Path) -> tuple[int, Any, str]:
-        command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(site), *map(str, arguments)]
-        environment = {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state")}
+        command = [sys.executable, "-I", "-S", "-c", PROGRAM, path, *map(str, arguments)]
+        environment = {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state"), "NUMBA_CACHE_DIR": CACHE}
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         *said, modules = ended.stdout.splitlines()
         assert not PLATFORM & set(json.loads(modules))
@@ -69,6 +76,31 @@ def test_from_provisioning_to_a_trace(world: World, vehicle: Callable[..., Any],
     (world.channel / "metadata" / "timestamp.json").unlink()
     code, _, said = vehicle("update", "--channel", world.channel)
     assert (code, "the channel lacks" in said) == (1, True)
+
+
+@pytest.mark.slow
+def test_a_recording_is_driven_with_what_runs(world: World, vehicle: Callable[..., Any], tmp_path: Path) -> None:
+    """Also when the channel is frozen: its age stops new installations and nothing else."""
+    id_ = released(world, "driven", seed=6)
+    write_drive(
+        tmp_path / "drive.mcap", seed=3, vehicle="car1", start=START, duration_s=3.0, light="night", weather="fog"
+    )
+    vehicle("init", "--root", world.releases.roots.path(1), "--hardware", HARDWARE)
+    run = ("run", "--recording", tmp_path / "drive.mcap", "--channel", world.channel)
+    code, about, said = vehicle(*run)
+    assert code == 0, said
+    lines = [json.loads(line) for line in Path(about["log"]).read_text().splitlines()]
+    assert (about["release"], about["frames"], len(lines)) == (id_, len(lines), about["frames"])
+    assert about["frames"] > 20
+    assert (about["relied_on"], about["conditions_not_judged"]["weather"]) == (False, "fog")
+    assert {"class": "pedestrian", "distance": "30-48"} in about["not_to_be_relied_on"]
+    refresh(world.releases, datetime.now(UTC) - timedelta(days=20))
+    code, again, said = vehicle(*run, "--log", tmp_path / "again.jsonl")
+    assert (code, again["release"], again["frames"]) == (3, id_, about["frames"])
+    assert "has not been kept current" in said
+    told = [json.loads(line)["objects"] for line in (tmp_path / "again.jsonl").read_text().splitlines()]
+    assert told == [line["objects"] for line in lines]
+    refresh(world.releases)
 
 
 @pytest.mark.slow

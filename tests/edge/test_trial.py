@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
-from package.parts import HARDWARE, approve, make_model, make_parts, make_verdict, make_world, with_evaluation
+from package.parts import HARDWARE, approve, judged, make_model, make_parts, make_world
 
 from fleet_assets.deploy.channel import publish
 from fleet_assets.edge.floor import Floor
-from fleet_assets.edge.payload import BOUND_FEATURES
 from fleet_assets.edge.trial import try_out
 from fleet_assets.edge.update import UpdateRefused
 from fleet_assets.edge.vehicle import Vehicle
@@ -85,8 +83,8 @@ def endless(model: Path) -> None:
 @pytest.mark.slow
 def test_a_model_without_an_end_is_ended(payload: Path) -> None:
     endless(payload / "model")
-    with pytest.raises(FleetError, match="trial run failed"):
-        try_out(payload, {**LIMITS, "seconds": 5})
+    with pytest.raises(FleetError, match=r"trial run (failed|does not end)"):
+        try_out(payload, {**LIMITS, "seconds": 3})
 
 
 def test_a_child_without_memory_fails_alone(payload: Path) -> None:
@@ -107,8 +105,7 @@ def test_a_release_that_fails_its_trial_is_refused_and_the_old_one_runs_on(tmp_p
     good = make_parts(tmp_path / "good")
     bad = make_parts(tmp_path / "bad", seed=2)
     break_golden(bad.model)
-    bundle = bad.verdict.bound_to[BOUND_FEATURES]
-    bad = with_evaluation(replace(bad, verdict=make_verdict(bad.model, bundle, bad.verdict.cells)))
+    judged(bad)
     vehicle = Vehicle.init(tmp_path / "vehicle", world.releases.roots.path(1), HARDWARE, Floor())
     ids = [build_candidate(world.releases, parts, HARDWARE, load_release_policy()) for parts in (good, bad)]
     for id_ in ids:

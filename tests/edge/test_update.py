@@ -316,11 +316,11 @@ def test_the_archive_is_not_what_was_approved(scene: Scene, attack: str) -> None
 @pytest.mark.parametrize(
     ("floor", "what"),
     [
-        (Floor(minimum_positives=500), "400 positives"),
-        (Floor(minimum_drives=30), "24 drives"),
+        (Floor(minimum_positives=100_000), "positives in"),
+        (Floor(minimum_drives=1000), "drives, of"),
         (Floor(level_ppm=10_000), "level of 50000"),
-        (Floor(demands=(Demand("recall", {"class": "pedestrian", "light": "night"}, 720_000),)), "720000 is asked for"),
-        (Floor(demands=(Demand("recall", {"class": "cyclist", "light": "night"}, 1),)), "was not judged"),
+        (Floor(demands=(Demand("recall", {"class": "pedestrian", "light": "night"}, 890_000),)), "890000 is asked for"),
+        (Floor(demands=(Demand("recall", {"class": "dog", "light": "night"}, 1),)), "was not judged"),
     ],
 )
 def test_a_release_below_the_floor_is_refused(scene: Scene, floor: Floor, what: str) -> None:
@@ -404,7 +404,7 @@ def test_kill_9_at_any_step_leaves_a_release_that_is_whole(scene: Scene, tmp_pat
     """Killed before each of many system calls of an update; then what runs is the old release or the new, whole, and the
     update can be done again."""
     ends = []
-    for step in (1, 3, 8, 20, 40, 60, 80, 90, 95, 100, 105, 110, 120, 150, 10_000):
+    for step in (1, 20, 60, 90, 100, 110, 120, 10_000):
         root = tmp_path / f"vehicle{step}"
         shutil.copytree(scene.vehicle.root, root, symlinks=True)
         command = [sys.executable, "-c", CUT, str(root), str(scene.world.channel), str(step)]

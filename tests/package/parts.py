@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,24 +12,31 @@ from typing import Any
 
 import numpy as np
 import onnx
-from features.tables import built, numeric_view
+import pyarrow as pa
+from evaluate.made import evidence
+from evaluate.test_gate_file import TEXT
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 from signing.ceremony import ROOT_HOLDERS, TARGETS_HOLDERS, make_keys, roles_file
 
 from fleet_assets.deploy.channel import make_online_keys, publish
 from fleet_assets.edge import inputs as pre
+from fleet_assets.edge.bundle import Manifest
+from fleet_assets.edge.feed import LIVE
 from fleet_assets.edge.model import FORMAT, Model
 from fleet_assets.edge.objects import CLASSES
 from fleet_assets.edge.payload import BOUND_ARTEFACT, BOUND_FEATURES, artefact_sha256
-from fleet_assets.edge.verdict import PPM, Cell, Verdict
+from fleet_assets.evaluate.gate import Judgement
+from fleet_assets.evaluate.gate_file import parse_gate
+from fleet_assets.evaluate.record import EVIDENCE, evidence_sha256, write_record
 from fleet_assets.features.bundle_build import build_bundle
+from fleet_assets.features.snapshot_build import EVENT_TIME, SnapshotView, build_snapshot
 from fleet_assets.package.approve import sign
 from fleet_assets.package.candidate import Parts, build_candidate
 from fleet_assets.package.evidence import Provenance
 from fleet_assets.package.policy import load_release_policy
 from fleet_assets.package.releases import Releases
-from fleet_assets.signing.keys import SigningKey
+from fleet_assets.signing.keys import KeyRing, SigningKey
 from fleet_assets.signing.roles import Roles
 from fleet_assets.train.rig import vehicle_rig
 
@@ -75,37 +82,46 @@ def description() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def cell(hits: int, positives: int = 400, *, light: str = "night", limit_ppm: int = 570_000) -> Cell:
-    return Cell("recall", {"class": "pedestrian", "light": light}, positives, hits, 24, 2 * PPM, limit_ppm, 10, 60)
-
-
-def make_verdict(model: Path, bundle_id: str, cells: Sequence[Cell], profile: str = "full") -> Verdict:
-    verdict = Verdict(
-        profile=profile, gate_name="gate", gate_sha256="a" * 64, level_ppm=50_000, candidates_judged=1, cells=tuple(cells),
-        domain={"light": ("day", "night")}, excluded=({"class": "pedestrian", "light": "night", "distance": "far"},),
-        bound_to={BOUND_ARTEFACT: artefact_sha256(model), BOUND_FEATURES: bundle_id, "code": "0.1.0"},
-    )  # fmt: skip
-    return verdict.recomputed()
-
-
-def make_parts(
-    folder: Path, *, seed: int = 1, cells: Sequence[Cell] = (cell(300), cell(320, light="day")), profile: str = "full"
-) -> Parts:
-    """A model of its own per seed, and a verdict on it."""
+def make_parts(folder: Path, *, seed: int = 1, **about: Any) -> Parts:
+    """A model and features of their own per seed, and a verdict on both; about: as judged takes it."""
     model = make_model(folder / "model", seed)
-    built(folder / "snapshot", numeric_view(100 + seed, 3))
-    key = SigningKey.create(folder / "features-key", "a passphrase for tests")
-    bundle = build_bundle(folder / "snapshot", folder / "features", [key], kernels=[KERNEL])
-    verdict = make_verdict(model, bundle.id, cells, profile)
-    return with_evaluation(
-        Parts(
-            model, folder / "features", key.public, verdict, folder / "evaluation",
-            Provenance(
-                dataset="city", dataset_commit="c0ffee", drives=DRIVES,
-                code={"version": "0.1.0", "commit": "abc"}, training={"run": "r1", "form": "attention", "seed": "1"},
-            ),
-        )
+    build_snapshot(
+        folder / "snapshot", [live_view(name, seed) for name in ("ego_motion", "scene_context", "sensor_health")],
+        service="test", lakefs_commit="c0ffee", delta_versions={"features.ego_motion": 3},
     )  # fmt: skip
+    key = SigningKey.create(folder / "features-key", "a passphrase for tests")
+    build_bundle(folder / "snapshot", folder / "features", [key], kernels=[KERNEL])
+    provenance = Provenance(
+        dataset="city", dataset_commit="c0ffee", drives=DRIVES, code={"version": "0.1.0", "commit": "abc"},
+        training={"run": "r1", "form": "attention", "seed": "1"},
+    )  # fmt: skip
+    parts = Parts(model, folder / "features", key.public, folder / "evaluation", provenance)
+    judged(parts, **about)
+    return parts
+
+
+def live_view(name: str, seed: int) -> SnapshotView:
+    """One frame of a drive that nobody drives."""
+    features = LIVE[name].FEATURES
+    row = {"drive_id": ["other"], "frame": [seed], EVENT_TIME: [1], **{feature: [0.5] for feature in features}}
+    return SnapshotView(name, 1, ("drive_id", "frame"), features, pa.table(row), 0, "identity")
+
+
+def judged(parts: Parts, *, night: float = 0.9, drives: int = 90, profile: str = "full", seed: int = 0) -> None:
+    """The evaluation of the parts, written anew. night: recall of pedestrians then; it is 0.9 for all else."""
+    found = evidence(
+        drives,
+        recall=lambda name, light: night if (name, light) == ("pedestrian", "night") else 0.9,
+        passes={"camera_missing": lambda name, light: 0.6},
+        seed=seed,
+    )
+    gate = parse_gate(TEXT.replace("profile: full", f"profile: {profile}"), Path("own.yaml"))
+    bundle = Manifest.read(parts.features, KeyRing([parts.features_key]))
+    bound_to = {
+        BOUND_ARTEFACT: artefact_sha256(parts.model), BOUND_FEATURES: bundle.id, EVIDENCE: evidence_sha256(found),
+    }  # fmt: skip
+    shutil.rmtree(parts.evaluation, ignore_errors=True)
+    write_record(parts.evaluation, gate, found, Judgement(gate, found).verdict(candidates_judged=1, bound_to=bound_to))
 
 
 @dataclass(frozen=True)
@@ -132,14 +148,6 @@ def make_world(folder: Path) -> World:
     for name in ROOT_HOLDERS[:2]:
         releases.roots.sign(keys[name])
     return World(releases, keys, folder)
-
-
-def with_evaluation(parts: Parts) -> Parts:
-    """What the verdict was found from, written anew."""
-    shutil.rmtree(parts.evaluation, ignore_errors=True)
-    parts.evaluation.mkdir()
-    (parts.evaluation / "verdict.json").write_text(json.dumps(parts.verdict.to_document()))
-    return parts
 
 
 def candidate(world: World, name: str, **about: Any) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from package.parts import (
@@ -14,13 +14,12 @@ from package.parts import (
     World,
     approve,
     candidate,
-    cell,
     description,
+    judged,
     make_model,
     make_parts,
     make_world,
     released,
-    with_evaluation,
 )
 from signing.ceremony import TARGETS_HOLDERS
 
@@ -32,6 +31,8 @@ from fleet_assets.edge.payload import unpack
 from fleet_assets.edge.verdict import Status
 from fleet_assets.errors import FleetError
 from fleet_assets.package.approve import renew, roll_back, sign, verify_candidate
+from fleet_assets.package.candidate import build_candidate
+from fleet_assets.package.policy import load_release_policy
 from fleet_assets.package.releases import Releases, State
 from fleet_assets.package.tracing import trace_of
 
@@ -88,23 +89,20 @@ def test_only_holders_of_targets_keys_approve(world: World) -> None:
             sign(world.releases, id_, world.keys[name])
 
 
-@pytest.mark.parametrize(
-    ("cells", "status"),
-    [((cell(100), cell(320, light="day")), Status.FAIL), ((cell(30, 45), cell(320, light="day")), Status.INSUFFICIENT)],
-)
-def test_without_pass_nobody_can_sign(world: World, cells: tuple[object, ...], status: Status) -> None:
-    id_ = candidate(world, "blind", cells=cells)
+@pytest.mark.parametrize(("about", "status"), [({"night": 0.2}, Status.FAIL), ({"drives": 36}, Status.INSUFFICIENT)])
+def test_without_pass_nobody_can_sign(world: World, about: dict[str, Any], status: Status) -> None:
+    id_ = candidate(world, "blind", **about)
     assert state(world, id_) is State.CANDIDATE
     with pytest.raises(FleetError, match="has no PASS") as caught:
         sign(world.releases, id_, world.keys[DEE])
-    assert str(caught.value.where) == f"pedestrian recall, light=night: {status}"
+    assert f": {status}" in str(caught.value.where)
 
 
 def test_a_release_below_the_fleets_floor_is_neither_signed_nor_rolled_back_to(world: World) -> None:
     first = released(world, "first", seed=1)
     released(world, "second", seed=2)
     night = {"class": "pedestrian", "light": "night"}
-    floor = Floor(demands=(Demand("recall", night, 740_000),))
+    floor = Floor(demands=(Demand("recall", night, 890_000),))
     (world.releases.folder / "floor.json").write_text(json.dumps(floor.to_document()))
     with pytest.raises(FleetError, match="below the floor"):
         roll_back(world.releases, first)
@@ -144,7 +142,7 @@ def lower_threshold(folder: Path) -> None:
 
 def better_counts(folder: Path) -> None:
     verdict = json.loads((folder / "verdict.json").read_bytes())
-    verdict["cells"][0]["hits"] += 50
+    verdict["cells"][0]["hits"] += 5
     (folder / "verdict.json").write_text(json.dumps(verdict))
 
 
@@ -163,7 +161,7 @@ def no_purpose(folder: Path) -> None:
 CHANGES = [
     (requantised, "another model"),
     (lower_threshold, "another model"),
-    (better_counts, "its counts say|not what its evaluation gives"),
+    (better_counts, "its counts say"),
     (better_bound, "its counts say"),
     (no_purpose, "says nothing in un_r156.purpose"),
 ]
@@ -253,13 +251,12 @@ def test_a_trace_goes_from_the_artefact_to_drives_and_approvers(world: World, tm
     found = trace_of(world.releases, id_[:8])
     assert (found["release"], found["state"]) == (id_, "released")
     assert {row["holder"] for row in found["approvers"]} == {DEE, ELI}
-    assert [(row["cell"], row["hits"], row["positives"]) for row in found["verdict"]["cells"]] == [
-        ("pedestrian recall, light=night", 300, 400),
-        ("pedestrian recall, light=day", 320, 400),
-    ]
+    night = next(row for row in found["verdict"]["cells"] if row["cell"] == "pedestrian recall, light=night")
+    assert (night["positives"], night["drives"]) == (20 * 12 * 2, 20), "fog, and what is far, is outside"
+    assert 0.85 * night["positives"] < night["hits"] < 0.95 * night["positives"]
     assert found["dataset"]["commit"] == "c0ffee"
     assert found["dataset"]["drives"]["train"] == ["car1--20260101T080000Z"]
-    assert found["features"]["views"] == {"place": {"version": 1, "identity": "identity"}}
+    assert found["features"]["views"]["ego_motion"] == {"version": 1, "identity": "identity"}
     assert found["code"]["commit"] == "abc"
     (tmp_path / "report.json").write_text(json.dumps({"release": id_}))
     assert trace_of(world.releases, str(tmp_path / "report.json")) == found
@@ -269,14 +266,15 @@ def test_a_trace_goes_from_the_artefact_to_drives_and_approvers(world: World, tm
 
 def test_a_verdict_that_its_evaluation_does_not_give_is_refused(world: World) -> None:
     parts = make_parts(world.folder / "one")
-    better = replace(parts.verdict, cells=(cell(390), *parts.verdict.cells[1:])).recomputed()
-    with_evaluation(parts)
-    id_ = candidate(world, "two", seed=2)
-    shutil.rmtree(world.releases.candidate(id_) / "evaluation")
-    shutil.copytree(
-        with_evaluation(replace(parts, verdict=better)).evaluation, world.releases.candidate(id_) / "evaluation"
-    )
+    id_ = build_candidate(world.releases, parts, HARDWARE, load_release_policy())
+    judged(parts, night=0.95, seed=1)
+    evaluation = world.releases.candidate(id_) / "evaluation"
+    shutil.rmtree(evaluation)
+    shutil.copytree(parts.evaluation, evaluation)
     with pytest.raises(FleetError, match="not what its evaluation gives"):
+        verify_candidate(world.releases, id_)
+    (evaluation / "detections.parquet").unlink()
+    with pytest.raises(FleetError, match=r"detections\.parquet"):
         verify_candidate(world.releases, id_)
 
 

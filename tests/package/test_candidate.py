@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from package.parts import HARDWARE, World, candidate, cell, make_parts, make_world, with_evaluation
+from package.parts import HARDWARE, World, candidate, make_parts, make_world
 
 from fleet_assets.edge import payload as parts_of
 from fleet_assets.edge.payload import Payload, unpack
@@ -39,10 +39,10 @@ def test_it_holds_what_was_judged_and_says_where_it_comes_from(world: World, tmp
     bom = json.loads((payload.folder / parts_of.BOM).read_bytes())
     model = next(part for part in bom["components"] if part["type"] == "machine-learning-model")
     metrics = model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
-    assert {metric["slice"] for metric in metrics} == {"class=pedestrian, light=night", "class=pedestrian, light=day"}
+    assert {"class=pedestrian, light=night", "class=pedestrian, light=day"} < {metric["slice"] for metric in metrics}
     card = (payload.folder / parts_of.CARD).read_text()
     assert "Verdict: PASS" in card
-    assert "class pedestrian, light night, distance far" in card
+    assert "class pedestrian, distance 30-48" in card
     release = world.releases.release(id_)
     assert (release.state, release.hardware, release.profile) == (State.GATED, HARDWARE, "full")
 
@@ -56,9 +56,9 @@ def test_the_same_parts_give_the_same_bytes(world: World) -> None:
 
 
 def test_a_candidate_without_pass_is_kept_and_says_why(world: World) -> None:
-    release = world.releases.release(candidate(world, "blind", seed=8, cells=(cell(20), cell(320, light="day"))))
+    release = world.releases.release(candidate(world, "blind", seed=8, night=0.2))
     assert (release.state, release.verdict.status) == (State.CANDIDATE, Status.FAIL)
-    assert release.row()["blocked_by"] == ["pedestrian recall, light=night"]
+    assert "pedestrian recall, light=night" in release.row()["blocked_by"]
 
 
 def test_parts_of_different_releases_do_not_mix(world: World) -> None:
@@ -66,7 +66,7 @@ def test_parts_of_different_releases_do_not_mix(world: World) -> None:
     for wrong, what in (
         (replace(one, model=two.model), "another model"),
         (replace(one, features=two.features, features_key=two.features_key), "another feature bundle"),
-        (with_evaluation(replace(one, verdict=two.verdict)), "another model"),
+        (replace(one, evaluation=two.evaluation), "another model"),
     ):
         with pytest.raises(FleetError, match=what):
             build_candidate(world.releases, wrong, HARDWARE, POLICY)
