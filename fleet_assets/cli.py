@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from fleet_assets import console
+from fleet_assets.cli_datasets import datasets_app
 from fleet_assets.cli_features import features_app
 from fleet_assets.cli_gate import gate_app
 from fleet_assets.cli_keys import keys_app
@@ -36,6 +37,7 @@ app.add_typer(show_app, name="show")
 app.add_typer(contracts_app, name="contracts")
 app.add_typer(features_app, name="features")
 app.add_typer(gate_app, name="gate")
+app.add_typer(datasets_app, name="datasets")
 app.add_typer(keys_app, name="keys")
 app.add_typer(release_app, name="release")
 app.command("trace")(trace_command)

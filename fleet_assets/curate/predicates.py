@@ -268,7 +268,11 @@ class _Reader:
         else:
             one, other = left.unit or PLAIN, right.unit or PLAIN
             unit = one * other if sign == "*" else one / other
-        return Term(sign, "float", (_floating(left), _floating(right)), unit=unit, at=at)
+        left, right = _floating(left), _floating(right)
+        folded = _folded(sign, left, right)
+        if folded is not None:
+            return replace(left, value=folded, unit=unit, quantity=left.quantity or right.quantity, at=at)
+        return Term(sign, "float", (left, right), unit=unit, at=at)
 
     def _signed(self, node: Any, depth: int) -> Term:
         from sqlglot import exp
@@ -401,6 +405,15 @@ def _floating(term: Term) -> Term:
     if term.operation == "constant":
         return replace(term, kind="float", value=float(term.value))
     return Term("float", "float", (term,), unit=term.unit, at=term.at)
+
+
+def _folded(sign: str, left: Term, right: Term) -> float | None:
+    """What two constants come to, so that it still takes the unit of what it meets; None for anything else, and for no number."""
+    if not left.operation == right.operation == "constant" or (sign == "/" and right.value == 0):
+        return None
+    one, other = left.value, right.value
+    value = one + other if sign == "+" else one - other if sign == "-" else one * other if sign == "*" else one / other
+    return float(value) if math.isfinite(value) else None
 
 
 def _at(node: exp.Expression) -> int:

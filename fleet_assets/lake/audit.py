@@ -71,10 +71,16 @@ def audit_added(repository: Repository, home: Home, ref: str, added: Added, audi
 
 
 def added_rows(repository: Repository, ref: str, added: Added) -> pa.Table:
-    """All rows that a transaction has added to a table, in the contract's schema."""
-    schema = added.contract.arrow_schema
-    parts = [rows.select(schema.names).cast(schema) for rows in _each_file(repository, ref, added, columns=None)]
+    """All rows that a transaction has added to a table, in the contract's schema, but for payload: no rule is about it."""
+    judged = _judged(added)
+    schema = pa.schema([added.contract.arrow_schema.field(name) for name in judged])
+    read = None if len(judged) == len(added.contract.columns) else judged
+    parts = [rows.select(schema.names).cast(schema) for rows in _each_file(repository, ref, added, columns=read)]
     return pa.concat_tables(parts)
+
+
+def _judged(added: Added) -> list[str]:
+    return [column.name for column in added.contract.columns if not column.payload]
 
 
 def _each_file(repository: Repository, ref: str, added: Added, columns: list[str] | None) -> Iterator[pa.Table]:
@@ -139,4 +145,4 @@ def _spark_frame(repository: Repository, home: Home, ref: str, added: Added) -> 
     root = repository.uri(ref, added.contract.location, "s3a")
     paths = [repository.uri(ref, path, "s3a") for path in added.paths]
     ddl = ", ".join(f"`{column.name}` {column.type}" for column in added.contract.columns)
-    return spark_session(home).read.schema(ddl).option("basePath", root).parquet(*paths)
+    return spark_session(home).read.schema(ddl).option("basePath", root).parquet(*paths).select(*_judged(added))

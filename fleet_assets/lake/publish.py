@@ -43,7 +43,7 @@ _TRIES = 60
 _QUEUE_S = 10.0
 # What a transaction may add; anything else on its branch is a fault.
 _ADDED = re.compile(
-    r"tables/[a-z_]+/[a-z_]+/(?!_).+\.parquet|recordings/[0-9a-f]{64}\.mcap|datasets/[0-9a-f]{64}\.parquet"
+    r"tables/[a-z_]+/[a-z_]+/(?!_).+\.parquet|recordings/[0-9a-f]{64}\.mcap|datasets/[0-9a-f]{64}\.(?:parquet|json)"
     r"|context/[0-9a-f]{64}\.csv|audits/[\w-]+\.json"
 )
 

@@ -114,7 +114,7 @@ class Transaction:
         self._accepted.add(task)
 
     def put_object(self, path: str, file: Path) -> None:
-        """An object named by its hash: recordings/<sha256>.mcap, datasets/<sha256>.parquet."""
+        """An object named by its hash: recordings/<sha256>.mcap, datasets/<sha256>.json."""
         upload(self.repository, self.branch, path, file)
 
     def writer(self, task: str) -> TaskWriter:

@@ -20,10 +20,12 @@ from fleet_assets.lake.delta_log import TASK_KEY
 from fleet_assets.lake.tables import contract_of, engine_errors, open_table
 
 if TYPE_CHECKING:
+    from deltalake import WriterProperties
     from pyspark.sql.connect.dataframe import DataFrame
 
 # Bins append to one table at once; each lost race costs one more try.
 _COMMIT_TRIES = 50
+ROW_GROUP_BYTES = 12 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,10 @@ class TaskWriter:
     branch: str
     task: str
 
-    def append(self, table: str, rows: pa.Table | pa.RecordBatchReader) -> int:
-        """Adds rows, which must have the contract's columns; gives their number. Raises FleetError."""
-        return append(self._opened, self.branch, table, rows, self.task)
+    def append(self, table: str, rows: pa.Table | pa.RecordBatchReader, *, row_bytes: int = 0) -> int:
+        """Adds rows, which must have the contract's columns; gives their number. row_bytes: about how large one is, of a table
+        with payload. Raises FleetError."""
+        return append(self._opened, self.branch, table, rows, self.task, row_bytes=row_bytes)
 
     def upload(self, path: str, file: Path) -> None:
         """An object named by its hash (recordings/<sha256>.mcap, context/<sha256>.csv): what is there already is the same."""
@@ -52,7 +55,15 @@ class TaskWriter:
         return Lake.open(Home.open(Path(self.home_root)), self.repository).repository
 
 
-def append(repository: Repository, branch: str, table: str, rows: pa.Table | pa.RecordBatchReader, task: str) -> int:
+def append(
+    repository: Repository,
+    branch: str,
+    table: str,
+    rows: pa.Table | pa.RecordBatchReader,
+    task: str,
+    *,
+    row_bytes: int = 0,
+) -> int:
     """One Delta append. A reader is streamed: memory does not grow with it."""
     from deltalake import CommitProperties, write_deltalake
 
@@ -62,8 +73,34 @@ def append(repository: Repository, branch: str, table: str, rows: pa.Table | pa.
     target = open_table(repository, branch, contract)
     _refuse_other_columns(contract, {column.name for column in target.schema().fields})
     with engine_errors(f"Rows of {table} could not be written to {branch}"):
-        write_deltalake(target, counted.reader, mode="append", commit_properties=properties)
+        write_deltalake(
+            target,
+            counted.reader,
+            mode="append",
+            commit_properties=properties,
+            writer_properties=_layout(contract, row_bytes),
+        )
     return counted.rows
+
+
+def _layout(contract: TableContract, row_bytes: int) -> WriterProperties:
+    """Of a table with payload: row groups that are read at once, no dictionaries or statistics of bytes. Messages are compressed
+    as they are; of the rest, little is left to gain."""
+    from deltalake import ColumnProperties, WriterProperties
+
+    if not any(column.payload for column in contract.columns):
+        return WriterProperties()
+    told = ColumnProperties(dictionary_enabled=True, statistics_enabled="CHUNK")
+    return WriterProperties(
+        max_row_group_size=max(1, ROW_GROUP_BYTES // max(row_bytes, 1)),
+        write_batch_size=16,
+        compression="ZSTD",
+        compression_level=1,
+        default_column_properties=ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE"),
+        column_properties={
+            column.name: told for column in contract.columns if "<" not in column.type and not column.payload
+        },
+    )
 
 
 def _refuse_other_columns(contract: TableContract, present: set[str]) -> None:

@@ -82,6 +82,7 @@ def test_stamps_are_compared_exactly() -> None:
 
 def test_units_are_brought_together() -> None:
     assert said("unit(36, 'km/h') < frames.speed_mps", frames__speed_mps=[9.9, 10.1]) == [FALSE, TRUE]
+    assert said("frames.speed_mps < unit(36, 'km/h') / 2", frames__speed_mps=[4.9, 5.1]) == [TRUE, FALSE]
     assert said("late_ns > unit(20, 'ms')", matches__late_ns=[20_000_000, 20_000_001]) == [FALSE, TRUE]
     assert said(
         "frames.speed_mps / unit(2, 's') > accel_x_mps2", frames__speed_mps=[4.0], frames__accel_x_mps2=[1.9]

@@ -56,6 +56,7 @@ def test_contracts_and_asset_are_part_of_the_graph(tmp_path: Path) -> None:
 import json
 from fleet_assets.contracts.check import check
 from fleet_assets.contracts.loader import load_streams, load_tables
+from fleet_assets.curate.scenarios import load_scenarios
 from fleet_assets.definitions import defs
 from fleet_assets.specs import asset_key
 node = defs.resolve_asset_graph().get(asset_key("curate.top_speed"))
@@ -63,6 +64,7 @@ print(json.dumps({
     "mistakes": [str(mistake) for mistake in check()],
     "rules": [rule.name for rule in load_tables()["ingest.gnss"].rules],
     "streams": list(load_streams()),
+    "scenarios": list(load_scenarios()),
     "parents": [key.to_user_string() for key in node.parent_keys],
     "owners": list(node.owners), "group": node.group_name,
 }))
@@ -74,4 +76,5 @@ print(json.dumps({
     assert found["mistakes"] == []
     assert "the receiver mostly has a fix" in found["rules"]
     assert "camera_rear" in found["streams"]
+    assert "slow_in_fog" in found["scenarios"]
     assert (found["parents"], found["owners"], found["group"]) == (["synchronise/frames"], ["team:fleet"], "curate")

@@ -1,0 +1,272 @@
+"""Samples: the frames of a dataset, with the messages of all sensors in one row.
+
+In: a dataset. Out: rows of curate.samples for its drives, in one transaction, and a tag. Everything is read at the commit that
+the manifest names. A drive that the lake has with the same frames and versions is not written again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fleet_assets.contracts.loader import load_streams, load_tables
+from fleet_assets.curate.dataset import clips_of, open_dataset
+from fleet_assets.curate.labels import labels_at
+from fleet_assets.curate.manifest import Manifest
+from fleet_assets.curate.surroundings import causal
+from fleet_assets.errors import FleetError
+from fleet_assets.features.policy import load_live_policy
+from fleet_assets.lake.batch import BatchOutcome, DriveOutcome, run_batch
+from fleet_assets.lake.client import AlreadyExists
+from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.payload import read_payload
+from fleet_assets.lake.tables import Snapshot, day_of
+from fleet_assets.lake.versions import DriveVersion, version_of
+from fleet_assets.lake.writer import TaskWriter
+from fleet_assets.services.home import Home
+
+CODE_VERSION = "1"
+TABLE = "curate.samples"
+ROLES = ("camera", "lidar", "radar")
+_INPUTS = (
+    "synchronise.frames", "synchronise.matches", "synchronise.clock_models", "ingest.labels", "ingest.messages",
+    "ingest.context",
+)  # fmt: skip
+_BATCH_BYTES = 16 * 1024 * 1024  # of messages, read and passed on at once
+_FRAME_BYTES = 64 * 1024  # what a frame weighs when drives are packed into tasks, before its messages are known
+
+
+@dataclass(frozen=True)
+class _Item:
+    drive_id: str
+    frames: tuple[int, ...]
+
+
+def samples_batch(home: Home, lake: Lake, name: str, *, run_id: str, parallel: bool = True) -> BatchOutcome:
+    """Writes what is missing of a dataset's samples, and tags the commit at which all are there. Raises FleetError."""
+    manifest, snapshot = open_dataset(lake, name)
+    wanted = _wanted(snapshot, manifest)
+    versions = {drive: _version(manifest, item) for drive, item in wanted.items()}
+    known = lake.at().versions(sorted(wanted), [TABLE])
+    missing = [
+        drive
+        for drive in wanted
+        if (drive, TABLE) not in known or known[drive, TABLE].version != versions[drive].version
+    ]
+    outcome = run_batch(
+        home,
+        lake,
+        name="samples",
+        run_id=run_id,
+        drives=missing,
+        tables=[TABLE],
+        items=lambda tx: {drive: (wanted[drive], versions[drive]) for drive in missing},
+        weight_bytes=lambda item: len(item.frames) * _FRAME_BYTES,
+        work=lambda tx: _Work(tx.writer("unnamed"), manifest.commit_id),
+        missing="it is not in the dataset",
+        parallel=parallel,
+    )
+    there = [DriveOutcome(drive, "skipped", note="its samples are there") for drive in wanted if drive not in missing]
+    if outcome.published is not None:
+        _tag(lake, name, outcome.published.commit_id)
+    return replace(outcome, drives=sorted([*outcome.drives, *there], key=lambda one: one.drive_id))
+
+
+def samples_tag(name: str) -> str:
+    return f"samples-{name}"
+
+
+def _tag(lake: Lake, name: str, commit_id: str) -> None:
+    try:
+        lake.repository.tag(samples_tag(name), commit_id)
+    except AlreadyExists:  # its samples were all there before: the tag stays where it is
+        return
+
+
+def frames_of(clips: pa.Table) -> dict[str, list[int]]:
+    """Frames of each drive, each once, in order. clips: rows of curate.clips."""
+    found: dict[str, set[int]] = {}
+    columns = (clips[name].to_pylist() for name in ("drive", "first_frame", "last_frame"))
+    for drive, first, last in zip(*columns, strict=True):
+        found.setdefault(drive, set()).update(range(first, last + 1))
+    return {drive: sorted(frames) for drive, frames in sorted(found.items())}
+
+
+def _wanted(snapshot: Snapshot, manifest: Manifest) -> dict[str, _Item]:
+    return {drive: _Item(drive, tuple(frames)) for drive, frames in frames_of(clips_of(snapshot, manifest)).items()}
+
+
+def _version(manifest: Manifest, item: _Item) -> DriveVersion:
+    tables = manifest.drives[item.drive_id]["tables"]
+    inputs = {table: tables[table]["version"] for table in _INPUTS if table in tables}
+    frames = hashlib.sha256(" ".join(map(str, item.frames)).encode()).hexdigest()[:16]
+    return version_of(
+        inputs={**inputs, "frames": frames},
+        code_version=CODE_VERSION,
+        contracts=[load_tables()[TABLE].fingerprint],
+        policy=load_live_policy().fingerprint,
+    )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a task does; pickled. commit_id: of the manifest."""
+
+    writer: TaskWriter
+    commit_id: str
+
+    def __call__(self, items: Sequence[_Item], task: str) -> list[Mapping[str, Any]]:
+        lake = Lake.open(Home.open(Path(self.writer.home_root)), self.writer.repository)
+        snapshot = lake.at(self.commit_id)
+        drives = [_DriveSamples.read(snapshot, item) for item in sorted(items, key=lambda item: item.drive_id)]
+        schema = load_tables()[TABLE].arrow_schema
+        batches = (batch for drive in drives for batch in drive.batches())
+        row_bytes = sum(drive.message_bytes for drive in drives) // max(sum(len(item.frames) for item in items), 1)
+        reader = pa.RecordBatchReader.from_batches(schema, batches)
+        replace(self.writer, task=task).append(TABLE, reader, row_bytes=row_bytes)
+        return [vars(DriveOutcome(item.drive_id, "published", {TABLE: len(item.frames)})) for item in items]
+
+
+@dataclass(frozen=True)
+class _Sensor:
+    """Messages of one stream at the frames. place: int64 [frames], row of messages, -1 for none; age_s: float64 [frames]."""
+
+    stream: str
+    messages: pa.Table
+    place: np.ndarray
+    age_s: np.ndarray
+
+    @property
+    def bytes(self) -> np.ndarray:
+        """int64 [frames]."""
+        length = np.append(self.messages["message_length"].to_numpy(), 0)
+        return np.asarray(length[self.place])
+
+
+@dataclass(frozen=True)
+class _DriveSamples:
+    """A drive's samples before their messages are read. sensors: by role; others: further streams."""
+
+    snapshot: Snapshot
+    drive: str
+    frames: pa.Table
+    labelled: np.ndarray
+    labels: pa.Array
+    context: Mapping[str, str | None]
+    sensors: Mapping[str, _Sensor]
+    others: tuple[_Sensor, ...]
+
+    @classmethod
+    def read(cls, snapshot: Snapshot, item: _Item) -> _DriveSamples:
+        tables = {name: snapshot.scan(name, drives=[item.drive_id]) for name in _INPUTS}
+        every = causal(tables["synchronise.frames"])
+        frames = every.filter(pc.is_in(every["frame"], value_set=pa.array(item.frames, pa.int64())))
+        if frames.num_rows != len(item.frames):
+            raise FleetError(f"{item.drive_id} has no longer all frames of the dataset", where=snapshot.commit_id[:12])
+        matches = causal(tables["synchronise.matches"])
+        messages = tables["ingest.messages"]
+        streams = sorted(pc.unique(messages["stream"]).to_pylist())
+        sources = load_live_policy().sources
+        role_of = {next((one.stream for one in sources[role] if one.stream in streams), None): role for role in ROLES}
+        sensors, others = {}, []
+        for stream in streams:
+            sensor = _sensor(stream, frames, matches, messages)
+            if stream in role_of:
+                sensors[role_of[stream]] = sensor
+            elif load_streams()[stream].kind in ROLES:
+                others.append(sensor)
+        labels = tables["ingest.labels"]
+        at = labels_at(frames["t_ns"].to_numpy(), labels, messages, tables["synchronise.clock_models"])
+        rows = tables["ingest.context"].to_pylist()
+        context = rows[0] if rows else {}
+        return cls(
+            snapshot, item.drive_id, frames, at.labelled, _label_lists(labels, at.rows, at.begin),
+            {name: context.get(name) for name in ("light", "weather", "region")}, sensors, tuple(others),
+        )  # fmt: skip
+
+    @property
+    def _frame_bytes(self) -> np.ndarray:
+        found = np.zeros(self.frames.num_rows, dtype=np.int64)
+        for sensor in (*self.sensors.values(), *self.others):
+            found += sensor.bytes
+        return found
+
+    @property
+    def message_bytes(self) -> int:
+        return int(self._frame_bytes.sum())
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """In order of the frames, about _BATCH_BYTES each."""
+        number = np.cumsum(self._frame_bytes) // _BATCH_BYTES
+        bounds = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), self.frames.num_rows]
+        for begin, end in pairwise(bounds):
+            yield self._batch(slice(begin, end))
+
+    def _batch(self, part: slice) -> pa.RecordBatch:
+        count = part.stop - part.start
+        columns: dict[str, Any] = {
+            "drive_id": pa.repeat(self.drive, count),
+            "day": pa.repeat(pa.scalar(day_of(self.drive), pa.date32()), count),
+            "frame": self.frames["frame"].slice(part.start, count).combine_chunks(),
+            "t_ns": self.frames["t_ns"].slice(part.start, count).combine_chunks(),
+            "labelled": pa.array(self.labelled[part]),
+            "labels": self.labels.slice(part.start, count),
+            **{name: pa.array([value] * count, pa.string()) for name, value in self.context.items()},
+        }
+        for role in ROLES:
+            sensor = self.sensors.get(role)
+            rows = self._messages(sensor, part) if sensor else [None] * count
+            columns[f"{role}_age_s"] = pa.array(
+                sensor.age_s[part] if sensor else [None] * count, pa.float64(), from_pandas=True
+            )
+            columns[f"{role}_schema"] = pa.array([row and row[0] for row in rows], pa.string())
+            columns[role] = pa.array([row and row[1] for row in rows], pa.binary())
+        others: list[list[dict[str, Any]]] = [[] for _ in range(count)]
+        for sensor in self.others:
+            for at, row in enumerate(self._messages(sensor, part)):
+                if row is not None:
+                    age_s = float(sensor.age_s[part][at])
+                    others[at].append(
+                        {"stream": sensor.stream, "schema_name": row[0], "age_s": age_s, "message": row[1]}
+                    )
+        schema = load_tables()[TABLE].arrow_schema
+        columns["other_sensors"] = pa.array(others, schema.field("other_sensors").type)
+        return pa.RecordBatch.from_arrays([columns[field.name] for field in schema], schema=schema)
+
+    def _messages(self, sensor: _Sensor, part: slice) -> list[tuple[str, bytes] | None]:
+        """Type and bytes of the message at each frame."""
+        place = sensor.place[part]
+        once, back = np.unique(
+            place[place >= 0], return_inverse=True
+        )  # a slow sensor's message is that of several frames
+        rows = sensor.messages.take(pa.array(once))
+        data = read_payload(self.snapshot.repository, self.snapshot.commit_id, rows)
+        types = rows["schema_name"].to_pylist()
+        number = iter(back.tolist())
+        return [None if at < 0 else (types[row := next(number)], data[row]) for at in place.tolist()]
+
+
+def _sensor(stream: str, frames: pa.Table, matches: pa.Table, messages: pa.Table) -> _Sensor:
+    own = messages.filter(pc.equal(messages["stream"], stream)).sort_by("sequence")
+    matched = matches.filter(pc.and_(pc.equal(matches["channel"], stream), pc.is_valid(matches["sequence"])))
+    at = pc.index_in(frames["frame"], value_set=matched["frame"].combine_chunks())
+    sequence = pc.fill_null(matched["sequence"].take(at), -1).to_numpy()
+    dt_ns = pc.fill_null(matched["dt_ns"].take(at), 0).to_numpy()
+    place = np.where(sequence >= 0, np.searchsorted(own["sequence"].to_numpy(), sequence), -1)
+    return _Sensor(stream, own, place, np.where(place >= 0, -dt_ns * 1e-9, np.nan))
+
+
+def _label_lists(labels: pa.Table, rows: np.ndarray, begin: np.ndarray) -> pa.Array:
+    kind = load_tables()[TABLE].arrow_schema.field("labels").type
+    seen = labels.take(pa.array(rows))
+    columns = [seen[field.name].combine_chunks().cast(field.type) for field in kind.value_type]
+    values = pa.StructArray.from_arrays(columns, fields=list(kind.value_type))
+    return pa.ListArray.from_arrays(pa.array(begin, pa.int32()), values, type=kind)

@@ -1,0 +1,316 @@
+"""From drives to a dataset and its samples, on a real lake: what is in it, what is left out, and that it stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from lake.publisher import judge
+
+from fleet_assets.capture.deliver import deliver
+from fleet_assets.curate import assets
+from fleet_assets.curate.batch import scenarios_batch
+from fleet_assets.curate.coverage import scenarios_holding
+from fleet_assets.curate.dataset import DATASETS, Dataset, clips_of, coverage_of, datasets, make, open_dataset, publish
+from fleet_assets.curate.manifest import difference
+from fleet_assets.curate.recipe import load_recipe
+from fleet_assets.curate.samples import samples_batch
+from fleet_assets.curate.samples_reader import Samples
+from fleet_assets.curate.surroundings import causal
+from fleet_assets.edge.messages import decode
+from fleet_assets.errors import FleetError
+from fleet_assets.features.batch import features_batch
+from fleet_assets.ingest.batch import ingest_batch
+from fleet_assets.ingest.context_batch import context_batch
+from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.payload import read_payload
+from fleet_assets.lake.schema import apply
+from fleet_assets.resources import FleetResource
+from fleet_assets.services import supervisor
+from fleet_assets.services.home import Home
+from fleet_assets.simulate.drives import write_drive
+from fleet_assets.synchronise.batch import synchronise_batch
+
+pytestmark = [
+    pytest.mark.services,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*experimental:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),
+]
+# Start, region: the last two are at one time and, by the seed, at one place.
+STARTS = (
+    ("2026-01-05T10:00:00Z", "munich", 1),
+    ("2026-01-06T20:00:00Z", "hamburg", 2),
+    ("2026-01-07T10:00:00Z", "hamburg", 3),
+    ("2026-01-08T20:00:00Z", "munich", 4),
+    ("2026-01-08T20:30:00Z", "munich", 4),
+)
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Home]:
+    """An installation of its own: what these tests publish is nobody else's."""
+    root = Path(tempfile.mkdtemp(prefix="fleet-"))
+    before = os.environ.get("FLEET_HOME")
+    os.environ["FLEET_HOME"] = str(root)
+    opened = Home.open(root)
+    supervisor.up(opened, only=["lakefs"], bound_to=os.getpid())
+    yield opened
+    supervisor.down(opened)
+    if before is None:
+        del os.environ["FLEET_HOME"]
+    else:
+        os.environ["FLEET_HOME"] = before
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="module")
+def lake(home: Home) -> Lake:
+    opened = Lake.open(home)
+    opened.auditor = judge
+    apply(opened)
+    return opened
+
+
+@pytest.fixture(scope="module")
+def drives(home: Home, lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Simulated drives, carried to scenario hits in this process; one more only as far as frames."""
+    folder = tmp_path_factory.mktemp("recordings")
+    keys = []
+    for number, (start, region, seed) in enumerate((*STARTS, ("2026-01-09T10:00:00Z", "munich", 6))):
+        path = folder / f"{number}.mcap"
+        write_drive(
+            path,
+            seed=seed,
+            start=datetime.fromisoformat(start),
+            duration_s=7,
+            vehicle="car7",
+            region=region,
+            weather="clear",
+        )
+        keys.append(deliver(path, home.landing, vehicle="car7", start=start).drive_id)
+    outcomes = [ingest_batch(home, lake, keys, run_id="test", parallel=False)]
+    outcomes.append(context_batch(home, lake, keys, run_id="test"))
+    outcomes.append(synchronise_batch(home, lake, keys, run_id="test", parallel=False))
+    outcomes.append(features_batch(home, lake, keys[: len(STARTS)], run_id="test", parallel=False))
+    outcomes.append(scenarios_batch(home, lake, keys[: len(STARTS)], run_id="test", parallel=False))
+    assert {drive.status for outcome in outcomes for drive in outcome.drives} == {"published"}, outcomes
+    return keys
+
+
+@pytest.fixture(scope="module")
+def made(lake: Lake, drives: list[str]) -> Dataset:
+    found = make(lake.at(), load_recipe("standard"), "first")
+    publish(lake, found, run_id="first")
+    return found
+
+
+@pytest.fixture(scope="module")
+def samples(home: Home, lake: Lake, made: Dataset) -> Samples:
+    outcome = samples_batch(home, lake, "first", run_id="samples", parallel=False)
+    assert {drive.status for drive in outcome.drives} == {"published"}
+    return Samples.open(lake, "first")
+
+
+def test_a_manifest_says_what_it_is_made_of(lake: Lake, drives: list[str], made: Dataset) -> None:
+    manifest, snapshot = open_dataset(lake, "first")
+    assert manifest.document == made.manifest.document
+    assert list(manifest.drives) == drives[: len(STARTS)]
+    assert manifest.document["left_out"]["drives"] == {drives[-1]: "it has no rows in features.ego_motion"}
+    for drive, about in manifest.drives.items():
+        assert about["simulated"]
+        assert about["slices"]["light"] == ("night" if "T20" in drive else "day")
+        assert about["labels"]["labelled_frames"] > 50
+        for table, pinned in about["tables"].items():
+            known = lake.at(manifest.commit_id).versions([drive], [table])[drive, table]
+            assert (known.version, known.rows) == (pinned["version"], pinned["rows"])
+    [row] = [row for row in datasets(snapshot) if row["name"] == "first"]
+    assert (row["drives"], row["left_out_drives"]) == (len(STARTS), 1)
+    assert row["commit_id"] == manifest.commit_id
+    again = make(lake.at(manifest.commit_id), load_recipe("standard"), "first")
+    assert again.manifest.data == manifest.data
+
+
+def test_what_was_at_one_place_and_time_is_in_one_split(made: Dataset, drives: list[str]) -> None:
+    split = {drive: about["split"] for drive, about in made.manifest.drives.items()}
+    assert split[drives[3]] == split[drives[4]]
+    assert set(split.values()) == {"train", "validation", "test"}
+    assert made.leaks == []
+
+
+def test_clips_are_in_order_and_two_seconds_apart(lake: Lake, made: Dataset) -> None:
+    manifest, snapshot = open_dataset(lake, "first")
+    clips = clips_of(snapshot, manifest).to_pylist()
+    assert [clip["clip"] for clip in clips] == list(range(len(clips)))
+    assert [(clip["drive"], clip["t_first_ns"]) for clip in clips] == sorted(
+        (c["drive"], c["t_first_ns"]) for c in clips
+    )
+    for drive in manifest.drives:
+        times = [clip["t_first_ns"] for clip in clips if clip["drive"] == drive]
+        assert len(times) == 4
+        assert min(np.diff(times)) > 1.9e9
+
+
+def test_a_dataset_stays(lake: Lake, made: Dataset) -> None:
+    commit = publish(lake, made, run_id="again")
+    assert commit == lake.repository.commit_id("dataset-first")
+    other = Dataset(
+        **{**vars(made), "manifest": replace(made.manifest, document={**made.manifest.document, "code": {}})}
+    )
+    with pytest.raises(FleetError, match="There is a dataset first already"):
+        publish(lake, other, run_id="other")
+    with pytest.raises(FleetError, match="There is no dataset nope"):
+        open_dataset(lake, "nope")
+    with pytest.raises(FleetError, match="leaks from one split"):
+        publish(lake, replace(made, leaks=["a and b were at one place"]), run_id="leaky")
+
+
+def test_drives_keep_their_split(lake: Lake, made: Dataset) -> None:
+    """With other shares and another seed, nothing that has judged comes to train."""
+    recipe = replace(load_recipe("standard"), seed=99, splits={"train": 0.1, "validation": 0.1, "test": 0.8})
+    later = make(lake.at(), recipe, "later").manifest
+    assert {drive: about["split"] for drive, about in later.drives.items()} == {
+        drive: about["split"] for drive, about in made.manifest.drives.items()
+    }
+    told = {row["what"]: row for row in difference(made.manifest, later)}
+    assert "drive" not in " ".join(told)
+    assert told.keys() >= {"commit"}
+
+
+def test_coverage_counts_labels_and_tells_what_is_missing(lake: Lake, made: Dataset) -> None:
+    _, snapshot = open_dataset(lake, "first")
+    rows = coverage_of(snapshot, "first")
+    night = [row for row in rows if (row["dimension"], row["value"]) == ("light", "night")]
+    assert sum(row["drives"] for row in night if row["class_name"] == "vehicle") == 3
+    for row in rows:
+        assert row["missing_drives"] == max(10 - row["drives"], 0)
+        assert row["share_low"] <= (row["share_of_drives"] or 0) <= row["share_high"] or not row["drives"]
+    frames = sum(row["frames"] for row in rows if row["dimension"] == "light" and row["class_name"] == "vehicle")
+    assert frames == made.clips.num_rows
+    holding = scenarios_holding(snapshot, "light", "night", list(made.manifest.drives)[:2])
+    of_night = next(row for row in holding if row["scenario"] == "night")
+    assert (of_night["drives"], of_night["drives_not_in_dataset"]) == (3, 2)
+
+
+def test_samples_hold_what_the_recordings_hold(lake: Lake, made: Dataset, samples: Samples) -> None:
+    batches = list(samples.batches(rows=4))
+    assert all(batch.num_rows <= 4 for batch in batches)
+    rows = pa.Table.from_batches(batches)
+    assert rows.num_rows == made.clips.num_rows
+    snapshot = lake.at(made.manifest.commit_id)
+    for number in range(0, rows.num_rows, 3):
+        row = rows.slice(number, 1).to_pylist()[0]
+        drive = row["drive_id"]
+        matches = causal(snapshot.scan("synchronise.matches", drives=[drive]))
+        for role, stream in (("camera", "camera_front"), ("lidar", "lidar"), ("radar", "radar_polar")):
+            of_frame = pc.and_(pc.equal(matches["frame"], row["frame"]), pc.equal(matches["channel"], stream))
+            [match] = matches.filter(of_frame).to_pylist()
+            if match["sequence"] is None:
+                assert (row[role], row[f"{role}_age_s"]) == (None, None)
+                continue
+            wanted = f"stream = '{stream}' AND sequence = {match['sequence']}"
+            message = snapshot.scan("ingest.messages", drives=[drive], predicate=wanted)
+            assert row[role] == read_payload(lake.repository, snapshot.commit_id, message)[0]
+            assert row[f"{role}_age_s"] == pytest.approx(-match["dt_ns"] * 1e-9)
+        assert decode("camera", row["camera_schema"], row["camera"]).content.shape == (64, 256, 3)
+        around = snapshot.scan("curate.surroundings", drives=[drive], predicate=f"frame = {row['frame']}").to_pylist()[
+            0
+        ]
+        assert row["labelled"]
+        assert sum(label["class_name"] == "pedestrian" for label in row["labels"]) == around["pedestrians"]
+        assert row["light"] == made.manifest.drives[drive]["slices"]["light"]
+
+
+def test_samples_are_read_in_one_order_and_only_what_is_asked_for(samples: Samples) -> None:
+    columns = ["camera_age_s", "light"]
+    found = pa.Table.from_batches(samples.batches("train", columns, rows=3))
+    assert found.column_names == ["drive_id", "frame", "t_ns", *columns]
+    keys = list(zip(found["drive_id"].to_pylist(), found["frame"].to_pylist(), strict=True))
+    assert keys == sorted(keys)
+    assert set(found["drive_id"].to_pylist()) == {
+        drive for drive, about in samples.manifest.drives.items() if about["split"] == "train"
+    }
+    assert pa.Table.from_batches(samples.batches("train", columns, rows=64)).equals(found.combine_chunks())
+
+
+def test_payload_is_laid_out_to_be_streamed(lake: Lake, samples: Samples, tmp_path: Path) -> None:
+    files = lake.repository.list("main", "tables/curate/samples/")
+    [first, *_] = [item for item in files if item.path.endswith(".parquet")]
+    path = tmp_path / "samples.parquet"
+    path.write_bytes(lake.repository.get("main", first.path))
+    metadata = pq.ParquetFile(path).metadata
+    group = metadata.row_group(0)
+    columns = {group.column(at).path_in_schema: group.column(at) for at in range(metadata.num_columns)}
+    assert columns["frame"].is_stats_set
+    for name in ("radar", "camera", "lidar", "other_sensors.list.element.message"):
+        assert not columns[name].is_stats_set
+        assert "RLE_DICTIONARY" not in columns[name].encodings
+    assert [name.split(".")[0] for name in columns][-7:] == ["radar", "camera", "lidar"] + ["other_sensors"] * 4
+
+
+def test_samples_that_are_there_are_not_written_again(home: Home, lake: Lake, samples: Samples) -> None:
+    before = lake.repository.commit_id("main")
+    outcome = samples_batch(home, lake, "first", run_id="again", parallel=False)
+    assert {drive.note for drive in outcome.drives} == {"its samples are there"}
+    assert lake.repository.commit_id("main") == before
+
+
+def test_a_missing_sample_is_an_error(lake: Lake, samples: Samples) -> None:
+    row = samples.clips.slice(0, 1).to_pylist()[0] | {"first_frame": 68, "last_frame": 68}
+    damaged = replace(samples, clips=pa.Table.from_pylist([row], schema=samples.clips.schema))
+    with pytest.raises(FleetError, match=r"1 samples of dataset first are missing.*frame 68"):
+        list(damaged.batches(columns=[]))
+
+
+def test_a_drive_whose_tables_disagree_is_left_out(home: Home, lake: Lake, drives: list[str], made: Dataset) -> None:
+    """The context of a drive changes, and what was made from it has not been made again."""
+    from fleet_assets.features.write import upsert
+
+    rows = lake.at().scan("ingest.context", drives=drives[:1])
+    at = rows.column_names.index("weather")
+    upsert(lake, "ingest.context", rows.set_column(at, rows.schema.field(at), pa.array(["rain"])), name="rainy")
+    later = make(lake.at(), load_recipe("standard"), "later").manifest
+    assert drives[0] not in later.drives
+    reason = later.document["left_out"]["drives"][drives[0]]
+    assert reason == "its rows in curate.scenario_hits were made from earlier ones of ingest.context"
+    assert any(row["what"] == f"drive {drives[0]}" for row in difference(made.manifest, later))
+    scenarios_batch(home, lake, drives[:1], run_id="healed", parallel=False)
+    assert drives[0] in make(lake.at(), load_recipe("standard"), "later").manifest.drives
+
+
+def test_the_graph_makes_a_dataset(home: Home, lake: Lake, drives: list[str], made: Dataset) -> None:
+    resources = {"fleet": FleetResource(home_path=str(home.root))}
+    config = dg.RunConfig(ops={"curate__dataset": assets.DatasetConfig(name="by-graph")})
+    done = dg.materialize([assets.dataset], resources=resources, run_config=config)
+    assert done.success
+    told = {check.check_name: check.passed for check in done.get_asset_check_evaluations()}
+    assert told["leaks"]
+    assert told["label_rates"]
+    assert "by-graph" in [row["name"] for row in datasets(lake.at())]
+    assert DATASETS in lake.at().applied
+    # Another run under a name that is taken.
+    again = dg.materialize([assets.dataset], resources=resources, run_config=config, raise_on_error=False)
+    assert not again.success
+
+
+def test_commands(fleet: Callable[..., Any], lake: Lake, made: Dataset) -> None:
+    [first] = [row for row in fleet("datasets", "list") if row["name"] == "first"]
+    assert first["drives"] == len(STARTS)
+    shown = fleet("datasets", "show", "first")
+    assert shown["manifest"] == made.manifest.document
+    assert len(shown["coverage"]) == made.coverage.num_rows
+    holding = fleet("datasets", "show", "first", "--slice", "light=night")
+    assert holding[0]["drives"] == 3
+    assert fleet("datasets", "diff", "first", "first") == []

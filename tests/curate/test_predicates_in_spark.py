@@ -1,0 +1,67 @@
+"""Spark and the program select the same frames, on real data in the lake."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pyarrow.compute as pc
+import pytest
+from lake.conftest import new_lake
+from recordings import land
+
+from fleet_assets.contracts.loader import load_tables
+from fleet_assets.curate.batch import scenarios_batch
+from fleet_assets.curate.frame_view import VIEW, frame_view, spark_view
+from fleet_assets.curate.predicate_forms import outcomes, program_of, spark_sql
+from fleet_assets.curate.scenarios import condition, load_scenarios
+from fleet_assets.features.batch import features_batch
+from fleet_assets.ingest.batch import ingest_batch
+from fleet_assets.kernels.predicate import FALSE, TRUE, UNKNOWN
+from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.session import spark_session
+from fleet_assets.services.home import Home
+from fleet_assets.synchronise.batch import synchronise_batch
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+DRIVES = ["curate1--20260301T080000Z", "curate2--20260301T200000Z"]
+PREDICATES = [
+    "frames.speed_mps / ego_motion.accel_mps2 < unit(36, 'km/h') / unit(2, 'm/s^2')",
+    "NOT (surroundings.pedestrians >= 1 AND surroundings.time_gap_s < 3)",
+    "coalesce(context.zone = 'urban', abs(surroundings.turned_rad_5s) > unit(5, 'deg'), FALSE)",
+    "frames.speed_mps - 1e308 * 10 + 1e308 * 10 > 0 OR frames.complete IS NOT TRUE",
+    "context.light IN ('it''s', 'night\\', 'day') OR scene_context.ambient_light / (frames.frame - 3) IS NULL",
+    "frames.frame NOT BETWEEN 3 AND 7.5 AND frames.t_ns <> 1772352003000000000 AND 1 / 3 * 3 = 1",
+]
+
+
+@pytest.fixture
+def lake(spark_home: Home) -> Iterator[Lake]:
+    folders = [spark_home.landing / land(spark_home.landing, drive, duration_s=6.0).folder for drive in DRIVES]
+    made = new_lake(spark_home, load_tables())
+    for batch in (ingest_batch, synchronise_batch, features_batch, scenarios_batch):
+        outcome = batch(spark_home, made, DRIVES, run_id="run", parallel=False)  # type: ignore[operator]
+        assert outcome.published is not None, outcome
+    yield made
+    for folder in folders:
+        shutil.rmtree(folder)
+
+
+def test_spark_says_what_the_program_says(spark_home: Home, lake: Lake) -> None:
+    spark, snapshot = spark_session(spark_home), lake.at()
+    predicates = [condition(text) for text in PREDICATES] + [one.predicate for one in load_scenarios().values()]
+    columns = sorted({column for predicate in predicates for column in predicate.columns})
+    told = ", ".join(f"{spark_sql(predicate)} AS p{at}" for at, predicate in enumerate(predicates))
+    sql = f"SELECT frames.drive_id, frames.frame, {told} {spark_view(lake.repository, snapshot.commit_id, columns)}"
+    rows = spark.sql(sql).toArrow().sort_by([("drive_id", "ascending"), ("frame", "ascending")])
+    seen = set()
+    for drive in DRIVES:
+        view = frame_view({table: snapshot.scan(table, drives=[drive]) for table in VIEW.values()}, columns)
+        of_drive = rows.filter(pc.equal(rows["drive_id"], drive))
+        assert of_drive["frame"].to_pylist() == view["frame"].to_pylist()
+        for at, predicate in enumerate(predicates):
+            found = outcomes(program_of(predicate), view).tolist()
+            expected = [{True: TRUE, False: FALSE, None: UNKNOWN}[value] for value in of_drive[f"p{at}"].to_pylist()]
+            assert found == expected, predicate.text
+            seen |= set(found)
+    assert seen == {TRUE, FALSE, UNKNOWN}
