@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from fleet_assets.lake.session import close_sessions
 from fleet_assets.services import supervisor
 from fleet_assets.services.home import Home
 
@@ -41,6 +42,7 @@ def home() -> Iterator[Home]:
     os.environ["FLEET_HOME"] = str(root)
     installation = Home.open(root)
     yield installation
+    close_sessions()
     supervisor.down(installation)
     if before is None:
         del os.environ["FLEET_HOME"]
