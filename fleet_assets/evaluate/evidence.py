@@ -66,6 +66,11 @@ class Rows:
             found &= self.slices[name] == value
         return found
 
+    def at(self, chosen: np.ndarray) -> Rows:
+        """Some of them: bool [n], or row numbers."""
+        slices = {name: values[chosen] for name, values in self.slices.items()}
+        return Rows(self.hit[chosen], self.drive[chosen], slices)
+
     def per_drive(self, slice_: Mapping[str, str], drives: int) -> tuple[np.ndarray, np.ndarray]:
         """int64 [drives] each: rows in the slice, and hits among them."""
         chosen = self.within(slice_)
@@ -98,8 +103,7 @@ class Matched:
             hit = self.truth_confidence.astype(np.float64) >= least[self.truth_class]
             return Rows(hit, self.truth.drive, self.truth.slices)
         kept = self.found_confidence.astype(np.float64) >= least[self.found_class]
-        slices = {name: values[kept] for name, values in self.found.slices.items()}
-        return Rows(self.found.hit[kept], self.found.drive[kept], slices)
+        return self.found.at(kept)
 
 
 def matched(
@@ -133,8 +137,8 @@ def matched(
     counts = ~_any(of_truth, outside)
     found_counts = np.where(hit, _at(counts, row), ~_any(of_found, outside))
     return Matched(
-        _only(of_truth, counts), truth.class_id[counts], confidence[counts],
-        _only(of_found, found_counts), found.class_id[found_counts], found.confidence[found_counts], error_m[found_counts],
+        of_truth.at(counts), truth.class_id[counts], confidence[counts],
+        of_found.at(found_counts), found.class_id[found_counts], found.confidence[found_counts], error_m[found_counts],
     )  # fmt: skip
 
 
@@ -165,7 +169,3 @@ def _any(rows: Rows, slices: Sequence[Mapping[str, str]]) -> np.ndarray:
 def _at(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """values at rows, whatever where a row is -1."""
     return values[np.maximum(rows, 0)] if values.size else np.zeros(rows.size, dtype=bool)
-
-
-def _only(rows: Rows, chosen: np.ndarray) -> Rows:
-    return Rows(rows.hit[chosen], rows.drive[chosen], {name: values[chosen] for name, values in rows.slices.items()})

@@ -6,11 +6,13 @@ of those frames. Messages are changed before the vehicle's code sees them, or it
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from fleet_assets.edge.objects import Objects
 from fleet_assets.edge.recording import Recording
 from fleet_assets.edge.rig import SENSORS, Rig
 from fleet_assets.errors import FleetError
+from fleet_assets.kernels.features.records import NO_TIME
 from fleet_assets.train.frames import FrameSet
 from fleet_assets.train.recordings import frames
 
@@ -48,31 +51,63 @@ class Rehearsal:
     changed: Callable[[Iterator[Frame]], Iterator[Frame]] | None = None
 
 
-def rehearse(paths: Sequence[Path], judged: FrameSet, detect: Detect, rehearsal: Rehearsal, rig: Rig) -> Objects:
-    """What a model finds when this goes wrong.
+class Drives:
+    """The recorded drives on which rehearsals are run.
 
-    paths: a recording per drive of judged, named by it (as train/recordings.py names them). Frames that the vehicle does not get
-    then, because there is nothing to make them of in time, are answered with nothing: what is there is missed.
+    recordings: of each drive of judged, one or more, in order of time. Raises FleetError if the vehicle's code makes other frames
+    of them than those on which the model is judged: there is one pre-processing.
     """
-    of_drive = {path.stem: path for path in paths}
-    drives = [judged.drives[number] for number in np.unique(judged.drive)]
-    lacking = [name for name in drives if name not in of_drive]
-    if lacking:
-        raise FleetError(f"No recording of {lacking[0]}", remedy="Rehearse on drives whose recordings are there.")
-    parts, counts = [], []
-    for name in drives:
-        drive = judged.of_drives([name])
-        changed = _Changed.of(Recording.open(of_drive[name]), rehearsal, rig)
-        found = frames(changed, rig)
-        at = _at(rehearsal.changed(found) if rehearsal.changed else found, drive.t_ns)
-        got = np.array([frame is not None for frame in at], dtype=bool)
-        counts.append(len(drive))
-        if not got.any():
-            parts.append(Objects())
-            continue
-        seen = detect(_with(drive.only(got), [frame for frame in at if frame is not None]))
-        parts.append(replace(seen, frame=np.flatnonzero(got).astype(np.int32)[seen.frame]))
-    return Objects.concat(parts, counts)
+
+    def __init__(self, recordings: Mapping[str, Sequence[Path]], judged: FrameSet, rig: Rig) -> None:
+        names = [judged.drives[number] for number in np.unique(judged.drive)]
+        lacking = [name for name in names if not recordings.get(name)]
+        if lacking:
+            raise FleetError(f"No recording of {lacking[0]}", remedy="Rehearse on drives whose recordings are there.")
+        self._rig = rig
+        self._drives = [(recordings[name], judged.of_drives([name])) for name in names]
+        self._t_ns = [_times(name, *drive, rig) for name, drive in zip(names, self._drives, strict=True)]
+
+    def rehearse(self, rehearsal: Rehearsal, detect: Detect) -> Objects:
+        """What a model finds when this goes wrong.
+
+        Frames that the vehicle does not get then, because there is nothing to make them of in time, are answered with nothing:
+        what is there is missed.
+        """
+        parts = []
+        for (paths, drive), t_ns in zip(self._drives, self._t_ns, strict=True):
+            found = frames(_Changed.of(paths, rehearsal, self._rig), self._rig)
+            at = _at(rehearsal.changed(found) if rehearsal.changed else found, t_ns)
+            got = np.array([frame is not None for frame in at], dtype=bool)
+            if got.any():
+                seen = detect(_with(drive.only(got), [frame for frame in at if frame is not None]))
+                parts.append(replace(seen, frame=np.flatnonzero(got).astype(np.int32)[seen.frame]))
+            else:
+                parts.append(Objects())
+        return Objects.concat(parts, [len(drive) for _, drive in self._drives])
+
+
+def _times(name: str, paths: Sequence[Path], drive: FrameSet, rig: Rig) -> np.ndarray:
+    """int64 [frames]: when the vehicle's clock had each frame; known by what the sensors saw."""
+    wanted = {_sight(drive.camera[row], drive.lidar[row], drive.radar[row]): row for row in range(len(drive))}
+    t_ns = np.full(len(drive), NO_TIME, dtype=np.int64)
+    for frame in frames(_Changed.of(paths, Rehearsal("nothing"), rig), rig):
+        row = wanted.get(_sight(frame.camera, frame.lidar, frame.radar))
+        if row is not None:
+            t_ns[row] = frame.t_ns
+    if (t_ns == NO_TIME).any():
+        raise FleetError(
+            f"The vehicle's code makes other frames of {name} than those on which the model is judged",
+            where=f"frame {int(np.argmax(t_ns == NO_TIME))} of {len(drive)}",
+            remedy="Make the samples again with this version, from these recordings.",
+        )
+    return t_ns
+
+
+def _sight(*arrays: np.ndarray) -> bytes:
+    hashed = hashlib.sha256()
+    for array in arrays:
+        hashed.update(np.ascontiguousarray(array).tobytes())
+    return hashed.digest()
 
 
 def offset_rehearsals() -> dict[tuple[str, int], Rehearsal]:
@@ -89,20 +124,25 @@ def offset_rehearsals() -> dict[tuple[str, int], Rehearsal]:
 
 @dataclass(frozen=True)
 class _Changed(Recording):
+    """One or more recordings of a drive, as one in which something goes wrong."""
+
+    parts: tuple[Recording, ...] = ()
     rehearsal: Rehearsal = field(default_factory=lambda: Rehearsal("nothing"))
     late_topic: str | None = None
     shifted_topic: str | None = None
 
     @classmethod
-    def of(cls, recording: Recording, rehearsal: Rehearsal, rig: Rig) -> _Changed:
-        chosen = {source: topic for source, (topic, _) in rig.chosen(recording.topics).items()}
+    def of(cls, paths: Sequence[Path], rehearsal: Rehearsal, rig: Rig) -> _Changed:
+        parts = tuple(Recording.open(path) for path in paths)
+        topics = sorted({topic for part in parts for topic in part.topics})
+        chosen = {source: topic for source, (topic, _) in rig.chosen(topics).items()}
         absent = chosen.get(rehearsal.absent or "")
-        topics = [topic for topic in recording.topics if topic != absent]
+        topics = [topic for topic in topics if topic != absent]
         late, shifted = (chosen.get(one[0]) if one else None for one in (rehearsal.late, rehearsal.shifted))
-        return cls(recording.path, topics, recording.context, recording.indexed, rehearsal, late, shifted)
+        return cls(parts[0].path, topics, parts[0].context, True, parts, rehearsal, late, shifted)
 
     def messages(self) -> Iterator[Message]:
-        found = super().messages()
+        found: Iterator[Message] = chain.from_iterable(part.messages() for part in self.parts)
         if self.rehearsal.shifted and self.shifted_topic:
             found = _shifted(found, self.shifted_topic, self.rehearsal.shifted[1])
         if self.rehearsal.late and self.late_topic:

@@ -6,11 +6,10 @@ drawing drives anew, which are reported beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 
 from fleet_assets.edge.verdict import PPM
+from fleet_assets.evaluate.evidence import Matched
 
 RESAMPLES = 2_000
 
@@ -56,15 +55,13 @@ def bootstrap_bound(positives: np.ndarray, hits: np.ndarray, *, level: float, se
     return float(np.quantile((weights @ hits[here]) / (weights @ positives[here]), level))
 
 
-def interval(
-    statistic: Callable[[np.ndarray], float], drives: int, *, seed: int, resamples: int, share: float = 0.9
-) -> tuple[float, float]:
-    """Percentile interval of any statistic of drive weights (int [drives])."""
-    found = [statistic(weights) for weights in drive_weights(drives, seed, resamples)]
-    low, high = np.nanquantile(found, [(1 - share) / 2, (1 + share) / 2])
-    return float(low), float(high)
-
-
-def rows_of(drive: np.ndarray, weights: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Row numbers, each as often as its drive was drawn. drive: int [rows]."""
-    return np.repeat(np.arange(drive.size), np.asarray(weights)[drive])
+def drawn(found: Matched, weights: np.ndarray) -> Matched:
+    """A matched pass with each drive as often as it was drawn. weights: int [drives]."""
+    truth, detections = (
+        np.repeat(np.arange(rows.drive.size), weights[rows.drive]) for rows in (found.truth, found.found)
+    )
+    return Matched(
+        found.truth.at(truth), found.truth_class[truth], found.truth_confidence[truth],
+        found.found.at(detections), found.found_class[detections], found.found_confidence[detections],
+        found.found_error_m[detections],
+    )  # fmt: skip

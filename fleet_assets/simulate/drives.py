@@ -72,6 +72,7 @@ def write_drive(
     light: str | None = None,
     weather: str | None = None,
     unique_s: float | None = None,
+    payload_every_s: float | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Truth:
@@ -79,7 +80,8 @@ def write_drive(
 
     start: with time zone; the light follows from it if it is not given, region and weather from the seed. faults: names of
     FAULTS, alone or together, each `name` or `name:target`. unique_s: makes images, points and labels of so many seconds only
-    and repeats them with new stamps, for large recordings in little time; motion, positions and stamps go on. threads: the
+    and repeats them with new stamps, for large recordings in little time; motion, positions and stamps go on. payload_every_s:
+    makes images, points, sweeps and labels only so often, as one frame needs them, for many drives in little time. threads: the
     machine's cores if not given. Raises FleetError for a name that is not known.
     """
     t_start_ns = int(start.timestamp()) * 1_000_000_000
@@ -104,6 +106,10 @@ def write_drive(
     else:
         scene = Scene(seed, conditions, sensors, duration_s)
         messages = Messages(scene, t_start_ns, unique_s)
+        if payload_every_s is not None:
+            sweep = next(stream for stream in streams if stream.name == "lidar")
+            for schedule in filter(messages.payload, schedules.values()):
+                schedule.thin(payload_every_s, sweep.offset_s + sweep.after_s)
         with McapFile(path, _context(vehicle, setup, conditions, seed)) as target:
             _write(target, list(schedules.values()), messages, threads or os.cpu_count() or 1, progress)
     for fault in wanted:

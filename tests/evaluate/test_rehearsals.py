@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from fleet_assets.edge.objects import Objects
 from fleet_assets.edge.rig import SENSORS
 from fleet_assets.errors import FleetError
-from fleet_assets.evaluate.rehearsals import REHEARSALS, STALE_MS, Rehearsal, offset_rehearsals, rehearse
+from fleet_assets.evaluate.rehearsals import REHEARSALS, STALE_MS, Drives, Rehearsal, offset_rehearsals
 from fleet_assets.simulate.drives import write_drive
 from fleet_assets.train.frames import FrameSet
 from fleet_assets.train.recordings import frames_of_recordings
@@ -50,7 +51,8 @@ class Seen:
 
 def run(rehearsal: Rehearsal, recordings: list[Path], judged: FrameSet) -> tuple[Objects, list[FrameSet]]:
     seen = Seen()
-    found = rehearse(recordings, judged, seen, rehearsal, vehicle_rig())
+    of_drive = {path.stem: [path] for path in recordings}
+    found = Drives(of_drive, judged, vehicle_rig()).rehearse(rehearsal, seen)
     return found, seen.given
 
 
@@ -120,6 +122,19 @@ def test_under_load_everything_is_two_frames_old(recordings: list[Path], judged:
 def test_a_drive_without_its_recording_is_named(recordings: list[Path], judged: FrameSet) -> None:
     with pytest.raises(FleetError, match="No recording of two"):
         run(Rehearsal("nothing"), recordings[:1], judged)
+
+
+def test_frames_that_the_vehicle_would_not_make_are_refused(recordings: list[Path], judged: FrameSet) -> None:
+    other = replace(judged, camera=judged.camera + np.uint8(1))
+    with pytest.raises(FleetError, match="makes other frames of one"):
+        run(Rehearsal("nothing"), recordings, other)
+
+
+def test_a_clock_that_is_set_otherwise_in_the_lake_does_not_matter(recordings: list[Path], judged: FrameSet) -> None:
+    later = replace(judged, t_ns=judged.t_ns + 5_000_000_000)
+    found, given = run(REHEARSALS["camera_missing"], recordings, later)
+    assert len(found) == len(judged)
+    assert np.concatenate([one.t_ns for one in given]).tolist() == later.t_ns.tolist()
 
 
 def test_every_rehearsal_of_the_issue_is_there() -> None:
