@@ -11,6 +11,7 @@ import sys
 import numpy as np
 
 from fleet_assets.edge.feed import LIVE, Feed, in_order_of_arrival, records_of
+from fleet_assets.kernels.features.lane_cell import lane_cells
 from fleet_assets.kernels.features.payload import checksum, cloud_summary, image_summary
 from fleet_assets.kernels.features.records import NO_TIME, RECORD, SOURCES, VALUES
 
@@ -76,6 +77,8 @@ def digest() -> str:
         pixels = random.integers(0, 256, (24, 32, 3), dtype=np.uint8)
         found.update(np.array([checksum(pixels.ravel()), *image_summary(pixels)]).tobytes())
         found.update(np.array(cloud_summary(*random.normal(0, 30, (4, 500)))).tobytes())
+    places = (random.uniform(-90, 90, 100_000), random.uniform(-180, 180, 100_000), random.uniform(0, 360, 100_000))
+    found.update(lane_cells(*places).tobytes())
     return found.hexdigest()
 
 

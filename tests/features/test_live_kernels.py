@@ -12,6 +12,7 @@ import pytest
 from features.live import MS, SECOND, T0_NS, digest, features, frame_cuts, random_records, replayed, stream
 
 from fleet_assets.edge.feed import LIVE, Feed
+from fleet_assets.kernels.features.lane_cell import M_PER_DEG
 from fleet_assets.kernels.features.records import RECORD
 
 FRAMES = 20_000
@@ -119,6 +120,44 @@ def test_fog_and_rain() -> None:
     assert clear["rain_estimate"] == 0.0
     assert rain["rain_estimate"] == 1.0
     assert fog["visibility_m"] < clear["visibility_m"] == pytest.approx(80)
+
+
+def fixes(*places: tuple[float, float], heading_deg: float = np.nan, speed_mps: float = np.nan) -> np.ndarray:
+    """One a second, east and north of a place [m]."""
+    rows = [
+        (48 + north / M_PER_DEG, 11 + east / M_PER_DEG / np.cos(np.radians(48)), speed_mps, heading_deg, 1.5)
+        for east, north in places
+    ]
+    return stream("gnss", 1.0, np.array(rows))
+
+
+def heading(records: np.ndarray, after_s: float) -> float:
+    return features("position", records, [T0_NS + round(after_s * SECOND)])[0]["heading_deg"]
+
+
+def test_heading_is_the_way_from_an_earlier_fix() -> None:
+    records = fixes((0, 0), (3, 0), (8, 0), (8, -12), (8, -13), (9, -13))
+    assert np.isnan(heading(records, 1.5))  # 3 m are too near
+    assert heading(records, 2.5) == pytest.approx(90, abs=0.01)
+    assert heading(records, 3.5) == pytest.approx(180, abs=0.01)
+    assert heading(records, 5.5) == pytest.approx(180, abs=0.01)  # it stands
+
+
+def test_heading_is_not_known_after_a_leap() -> None:
+    assert np.isnan(heading(fixes((0, 0), (10, 0), (500, 0)), 2.5))
+    assert heading(fixes((0, 0), (10, 0), (500, 0), (510, 10)), 3.5) == pytest.approx(45, abs=0.01)
+
+
+def test_a_receivers_own_heading_counts_while_it_moves() -> None:
+    moving, standing = (fixes((0, 0), (10, 0), heading_deg=300.0, speed_mps=speed) for speed in (8.0, 0.1))
+    assert heading(moving, 0.5) == 300.0
+    assert np.isnan(heading(standing, 1.5))
+    assert heading(fixes((0, 0), heading_deg=-60.0), 0.5) == 300.0
+
+
+def test_a_fix_that_is_no_place_is_none() -> None:
+    (found,) = features("position", stream("gnss", 1.0, np.array([[95.0, 11.0, 1.0, 0.0, 1.0]])), [T0_NS + SECOND])
+    assert np.isnan(list(found.values())).all()
 
 
 # ---- the same bits ---------------------------------------------------------------------------------------------------
