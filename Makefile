@@ -39,8 +39,9 @@ lint: .venv/.package  ## Style, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: .venv/.package  ## Reference pages, generated from the contracts
+docs: .venv/.package  ## Reference pages, generated from contracts and feature definitions
 	$(BIN)/fleet contracts docs
+	$(BIN)/fleet features docs
 
 picture: setup test-system  ## The pictures in docs/images, drawn anew; the lineage from a running installation
 	@$(BIN)/python -m fleet_assets.simulate.picture docs/images/simulated.png

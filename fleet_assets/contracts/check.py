@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -154,10 +154,10 @@ def _git(project: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def write_docs(folder: Path = DOCS) -> list[str]:
-    """Writes the reference pages that differ and removes those of no contract; gives their names."""
-    stale = stale_docs(folder)
-    wanted = pages()
+def write_docs(folder: Path = DOCS, of: Callable[[], Mapping[str, str]] = pages) -> list[str]:
+    """Writes the pages that differ and removes those that are of nothing; gives their names. of: pages by name."""
+    stale = stale_docs(folder, of)
+    wanted = of()
     folder.mkdir(parents=True, exist_ok=True)
     for name in stale:
         if name in wanted:
@@ -171,8 +171,8 @@ def docs_are_current(folder: Path = DOCS) -> bool:
     return not stale_docs(folder)
 
 
-def stale_docs(folder: Path = DOCS) -> list[str]:
-    """Pages that are missing, differ from what the contracts say, or belong to no contract."""
-    wanted: Mapping[str, str] = pages()
+def stale_docs(folder: Path = DOCS, of: Callable[[], Mapping[str, str]] = pages) -> list[str]:
+    """Pages that are missing, differ from what they should say, or are of nothing."""
+    wanted = of()
     present = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))}
     return sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))

@@ -77,7 +77,7 @@ def index_page(
         "",
         "## Tables",
         "",
-        *_grid(
+        *grid(
             ("table", "version", "holds"),
             [(f"[{table.name}]({table.name}.md)", table.version, table.description) for table in tables],
         ),
@@ -85,7 +85,7 @@ def index_page(
         *_context_files(context),
         "## Sensor streams",
         "",
-        *_grid(
+        *grid(
             ("stream", "version", "kind", "what"),
             [(f"[{s.name}](streams.md#{s.name})", s.version, s.kind, s.description) for s in streams],
         ),
@@ -95,7 +95,7 @@ def index_page(
 
 def _context_files(context: Sequence[TableContract]) -> list[str]:
     rows = [(f"[{file.name}]({file.name}.md)", file.version, file.description) for file in context]
-    return ["## Files of context", "", *_grid(("file", "version", "holds"), rows), ""] if rows else []
+    return ["## Files of context", "", *grid(("file", "version", "holds"), rows), ""] if rows else []
 
 
 def table_page(contract: TableContract) -> str:
@@ -119,11 +119,11 @@ def table_page(contract: TableContract) -> str:
         *_paragraph("Use", contract.usage),
         *_paragraph("Limits", contract.limitations),
         "",
-        *_grid(("", ""), facts),
+        *grid(("", ""), facts),
         "",
         "## Columns",
         "",
-        *_grid(
+        *grid(
             ("column", "type", "required", "unit", "personal", "meaning"),
             [
                 (
@@ -168,14 +168,14 @@ def streams_page(contracts: Sequence[StreamContract]) -> str:
             ("stays in", stream.residency),
             ("personal data", stream.personal_data),
         ]
-        lines += ["", f"## {stream.name}", "", stream.description, "", *_grid(("", ""), facts), ""]
+        lines += ["", f"## {stream.name}", "", stream.description, "", *grid(("", ""), facts), ""]
         lines += _rules(stream.rules)
     return "\n".join(lines) + "\n"
 
 
 def _rules(rules: Sequence[Rule]) -> list[str]:
     """A rule's scope says what a failure costs: the row, the drive, or the whole transaction."""
-    return _grid(
+    return grid(
         ("rule", "scope", "blocks", "asks", "why"),
         [(rule.name, rule.scope, _yes(rule.blocking), f"`{_asks(rule)}`", rule.description) for rule in rules],
     )
@@ -192,7 +192,7 @@ def _sources(contract: TableContract) -> list[str]:
         for column in contract.columns
         if column.sources
     ]
-    return ["", "## Made from", "", *_grid(("column", "columns"), rows)] if rows else []
+    return ["", "## Made from", "", *grid(("column", "columns"), rows)] if rows else []
 
 
 def _meaning(column: Column) -> str:
@@ -207,7 +207,9 @@ def _paragraph(label: str, text: str) -> list[str]:
     return ["", f"{label}: {text}"] if text else []
 
 
-def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table in Markdown."""
+
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

@@ -77,6 +77,16 @@ def history(
         raise typer.Exit(console.Exit.FINDINGS)
 
 
+@features_app.command("docs")
+def docs(json: Json = False) -> None:
+    """Write a page per feature view in docs/views. Example: `fleet features docs`"""
+    from fleet_assets.contracts.check import write_docs
+    from fleet_assets.features.pages import FOLDER, pages
+
+    rows = [{"page": name} for name in write_docs(FOLDER, pages)]
+    console.print_rows(rows, title="Written", empty="The pages are current.", as_json=json)
+
+
 def _has_lake(home: Home) -> bool:
     from fleet_assets.services.supervisor import status
 

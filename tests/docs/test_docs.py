@@ -20,7 +20,7 @@ from fleet_assets.contracts.loader import load_tables
 from fleet_assets.lake.query import rewrite
 
 PAGES = [PROJECT / "README.md", PROJECT / "CHANGELOG.md", *sorted((PROJECT / "docs").glob("*.md"))]
-ALL_PAGES = [*PAGES, *sorted((PROJECT / "docs" / "reference").glob("*.md"))]
+ALL_PAGES = [*PAGES, *sorted((PROJECT / "docs").glob("*/*.md"))]
 IMAGE_BYTES = 300_000
 _SHELL = ("sh", "bash", "console")
 _VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")

@@ -10,9 +10,10 @@ from types import ModuleType
 
 import pytest
 
+from fleet_assets.contracts.check import stale_docs
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.edge.feed import LIVE
-from fleet_assets.features import identity
+from fleet_assets.features import identity, pages
 from fleet_assets.features.define import feature_columns
 from fleet_assets.features.registry import definitions
 from fleet_assets.kernels.features import ego_motion
@@ -104,3 +105,21 @@ def test_modules_of_the_callers_own_do_not_hide_the_definitions(monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "services", theirs)
     assert [service.name for service in definitions().feature_services]
     assert sys.modules["services"] is theirs
+
+
+def test_pages_of_views_are_current() -> None:
+    assert stale_docs(pages.FOLDER, pages.pages) == [], "run `fleet features docs`"
+
+
+def test_a_page_says_what_a_view_is() -> None:
+    found = pages.pages()
+    repo = definitions()
+    names = {view.name for view in (*repo.feature_views, *repo.on_demand_feature_views)}
+    assert set(found) == {"README.md", *(f"{name}.md" for name in names)}
+    for view in repo.feature_views:
+        page = found[f"{view.name}.md"]
+        assert all(f"`{field.name}`" in page and field.description in page for field in view.features)
+        assert view.owner in page
+        assert identity.identities().get(view.name, "that of its contract") in page
+    assert "90 days" in found["place_context.md"]
+    assert "| sharp | noisy | 0.02 | 99 % |" in found["lane_curvature.md"]
