@@ -100,6 +100,29 @@ def show(
             console.say(f"finding: {finding}")
 
 
+@datasets_app.command("find")
+def find(
+    predicate: Annotated[
+        str, typer.Argument(help="Condition over the frame view; see docs/curate.md.", metavar="PREDICATE")
+    ],
+    at: Annotated[str, typer.Option("--at", help="Branch, tag or commit of the lake.", metavar="REF")] = "main",
+    limit: Annotated[int, typer.Option(help="At most so many drives.", min=1)] = 100,
+    json: Json = False,
+) -> None:
+    """Which drives hold what is asked for, and in how many frames; Spark looks.
+
+    Example: `fleet datasets find "scenario.night AND surroundings.pedestrians_30m >= 3"`
+    """
+    from fleet_assets.curate.mining import find as search
+    from fleet_assets.curate.scenarios import condition
+    from fleet_assets.lake.lake import Lake
+
+    home = Home.open()
+    checked = condition(predicate)
+    rows = search(home, Lake.open(home).at(at), checked, limit=limit)
+    console.print_rows(rows, title=f"{len(rows)} drives", empty="No drive holds it.", as_json=json)
+
+
 @datasets_app.command("diff")
 def diff(
     one: Name, other: Annotated[str, typer.Argument(help="Another.", metavar="OTHER")], json: Json = False

@@ -12,7 +12,7 @@ import dagster as dg
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.curate.batch import INPUTS, OUTPUTS, made_by, scenarios_batch
 from fleet_assets.partitions import DRIVES, PER_DRIVE_BACKFILL
-from fleet_assets.resources import FleetResource
+from fleet_assets.resources import FleetResource, Profile
 from fleet_assets.specs import asset_key, column_schema, report, table_check_specs, table_specs
 
 DATASET, SAMPLES = (dg.AssetKey(["curate", name]) for name in ("dataset", "samples"))
@@ -36,9 +36,10 @@ def scenarios(
 
 
 class DatasetConfig(dg.Config):
-    """recipe: a file of contracts/datasets. name: of the dataset; recipe and start of the run unless given."""
+    """recipe: a file of contracts/datasets; that of the profile unless given. name: of the dataset; recipe and start of the run
+    unless given."""
 
-    recipe: str = "standard"
+    recipe: str = ""
     name: str = ""
 
 
@@ -62,19 +63,20 @@ _CHECKS = {
     description="A dataset: manifest, clips and coverage, from one commit; the only upstream of training.",
 )
 def dataset(
-    context: dg.AssetExecutionContext, fleet: FleetResource, config: DatasetConfig
+    context: dg.AssetExecutionContext, fleet: FleetResource, profile: Profile, config: DatasetConfig
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
     from fleet_assets.curate.dataset import made_by_run, make, open_dataset, publish
     from fleet_assets.curate.recipe import load_recipe
 
     run_id = context.run.root_run_id or context.run.run_id
-    name = config.name or f"{config.recipe}-{_started(context):%Y%m%d-%H%M%S}"
+    recipe = config.recipe or profile.name
+    name = config.name or f"{recipe}-{_started(context):%Y%m%d-%H%M%S}"
     if made_by_run(fleet.lake, name, run_id):
         manifest, snapshot = open_dataset(fleet.lake, name)
         commit_id, findings = snapshot.commit_id, manifest.document["findings"]
         yield from (_check(check, findings[check]) for check in _CHECKS)
     else:
-        made = make(fleet.lake.at(), load_recipe(config.recipe), name)
+        made = make(fleet.lake.at(), load_recipe(recipe), name)
         manifest = made.manifest
         yield from (_check(check, manifest.document["findings"][check]) for check in _CHECKS)
         if made.leaks:
@@ -84,7 +86,7 @@ def dataset(
         data_version=dg.DataVersion(manifest.sha256),
         metadata={
             "dataset": name,
-            "recipe": config.recipe,
+            "recipe": recipe,
             "manifest": manifest.path,
             "lakefs_commit": commit_id,
             "read_at": manifest.commit_id,

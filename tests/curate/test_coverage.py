@@ -81,7 +81,7 @@ def test_wilson_intervals() -> None:
 
 
 def test_the_recipe_that_ships() -> None:
-    recipe = load_recipe("standard")
+    recipe = load_recipe("full")
     assert sum(recipe.splits.values()) == pytest.approx(1)
     with pytest.raises(FleetError, match="There is no recipe nope"):
         load_recipe("nope")
@@ -100,11 +100,11 @@ def test_the_recipe_that_ships() -> None:
     ],
 )
 def test_mistakes_in_recipes(tmp_path: Path, old: str, new: str, why: str) -> None:
-    text = (FOLDER / "standard.yaml").read_text()
+    text = (FOLDER / "full.yaml").read_text()
     assert old in text
-    (tmp_path / "standard.yaml").write_text(text.replace(old, new))
-    with pytest.raises(ContractError, match=rf"standard.yaml: .*{why}"):
-        load_recipe("standard", tmp_path)
+    (tmp_path / "full.yaml").write_text(text.replace(old, new))
+    with pytest.raises(ContractError, match=rf"full.yaml: .*{why}"):
+        load_recipe("full", tmp_path)
 
 
 # ---- manifests -------------------------------------------------------------------------------------------------------

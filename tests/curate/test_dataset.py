@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -18,8 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from lake.publisher import judge
+from typer.testing import CliRunner
 
 from fleet_assets.capture.deliver import deliver
+from fleet_assets.cli import app
 from fleet_assets.curate import assets
 from fleet_assets.curate.batch import scenarios_batch
 from fleet_assets.curate.coverage import scenarios_holding
@@ -37,7 +40,7 @@ from fleet_assets.ingest.context_batch import context_batch
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.payload import read_payload
 from fleet_assets.lake.schema import apply
-from fleet_assets.resources import FleetResource
+from fleet_assets.resources import FleetResource, Profile
 from fleet_assets.services import supervisor
 from fleet_assets.services.home import Home
 from fleet_assets.simulate.drives import write_drive
@@ -112,7 +115,7 @@ def drives(home: Home, lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def made(lake: Lake, drives: list[str]) -> Dataset:
-    found = make(lake.at(), load_recipe("standard"), "first")
+    found = make(lake.at(), load_recipe("full"), "first")
     publish(lake, found, run_id="first")
     return found
 
@@ -139,7 +142,7 @@ def test_a_manifest_says_what_it_is_made_of(lake: Lake, drives: list[str], made:
     [row] = [row for row in datasets(snapshot) if row["name"] == "first"]
     assert (row["drives"], row["left_out_drives"]) == (len(STARTS), 1)
     assert row["commit_id"] == manifest.commit_id
-    again = make(lake.at(manifest.commit_id), load_recipe("standard"), "first")
+    again = make(lake.at(manifest.commit_id), load_recipe("full"), "first")
     assert again.manifest.data == manifest.data
 
 
@@ -179,7 +182,7 @@ def test_a_dataset_stays(lake: Lake, made: Dataset) -> None:
 
 def test_drives_keep_their_split(lake: Lake, made: Dataset) -> None:
     """With other shares and another seed, nothing that has judged comes to train."""
-    recipe = replace(load_recipe("standard"), seed=99, splits={"train": 0.1, "validation": 0.1, "test": 0.8})
+    recipe = replace(load_recipe("full"), seed=99, splits={"train": 0.1, "validation": 0.1, "test": 0.8})
     later = make(lake.at(), recipe, "later").manifest
     assert {drive: about["split"] for drive, about in later.drives.items()} == {
         drive: about["split"] for drive, about in made.manifest.drives.items()
@@ -281,17 +284,17 @@ def test_a_drive_whose_tables_disagree_is_left_out(home: Home, lake: Lake, drive
     rows = lake.at().scan("ingest.context", drives=drives[:1])
     at = rows.column_names.index("weather")
     upsert(lake, "ingest.context", rows.set_column(at, rows.schema.field(at), pa.array(["rain"])), name="rainy")
-    later = make(lake.at(), load_recipe("standard"), "later").manifest
+    later = make(lake.at(), load_recipe("full"), "later").manifest
     assert drives[0] not in later.drives
     reason = later.document["left_out"]["drives"][drives[0]]
     assert reason == "its rows in curate.scenario_hits were made from earlier ones of ingest.context"
     assert any(row["what"] == f"drive {drives[0]}" for row in difference(made.manifest, later))
     scenarios_batch(home, lake, drives[:1], run_id="healed", parallel=False)
-    assert drives[0] in make(lake.at(), load_recipe("standard"), "later").manifest.drives
+    assert drives[0] in make(lake.at(), load_recipe("full"), "later").manifest.drives
 
 
 def test_the_graph_makes_a_dataset(home: Home, lake: Lake, drives: list[str], made: Dataset) -> None:
-    resources = {"fleet": FleetResource(home_path=str(home.root))}
+    resources = {"fleet": FleetResource(home_path=str(home.root)), "profile": Profile()}
     config = dg.RunConfig(ops={"curate__dataset": assets.DatasetConfig(name="by-graph")})
     done = dg.materialize([assets.dataset], resources=resources, run_config=config)
     assert done.success
@@ -305,12 +308,19 @@ def test_the_graph_makes_a_dataset(home: Home, lake: Lake, drives: list[str], ma
     assert not again.success
 
 
-def test_commands(fleet: Callable[..., Any], lake: Lake, made: Dataset) -> None:
-    [first] = [row for row in fleet("datasets", "list") if row["name"] == "first"]
+def test_commands(home: Home, made: Dataset) -> None:
+    def call(*arguments: str) -> Any:
+        done = CliRunner().invoke(app, ["datasets", *arguments, "--json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    [first] = [row for row in call("list") if row["name"] == "first"]
     assert first["drives"] == len(STARTS)
-    shown = fleet("datasets", "show", "first")
+    shown = call("show", "first")
     assert shown["manifest"] == made.manifest.document
     assert len(shown["coverage"]) == made.coverage.num_rows
-    holding = fleet("datasets", "show", "first", "--slice", "light=night")
-    assert holding[0]["drives"] == 3
-    assert fleet("datasets", "diff", "first", "first") == []
+    assert call("show", "first", "--slice", "light=night")[0]["drives"] == 3
+    assert call("diff", "first", "first") == []
+    for_people = CliRunner().invoke(app, ["datasets", "show", "first"])
+    assert for_people.exit_code == 0, for_people.output
+    assert "it has no rows in features.ego_motion" in for_people.stderr

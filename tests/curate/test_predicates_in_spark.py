@@ -13,8 +13,9 @@ from recordings import land
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.curate.batch import scenarios_batch
 from fleet_assets.curate.frame_view import VIEW, frame_view, spark_view
+from fleet_assets.curate.mining import find
 from fleet_assets.curate.predicate_forms import outcomes, program_of, spark_sql
-from fleet_assets.curate.scenarios import condition, load_scenarios
+from fleet_assets.curate.scenarios import condition
 from fleet_assets.features.batch import features_batch
 from fleet_assets.ingest.batch import ingest_batch
 from fleet_assets.kernels.predicate import FALSE, TRUE, UNKNOWN
@@ -33,9 +34,10 @@ PREDICATES = [
     "context.light IN ('it''s', 'night\\', 'day') OR scene_context.ambient_light / (frames.frame - 3) IS NULL",
     "frames.frame NOT BETWEEN 3 AND 7.5 AND frames.t_ns <> 1772352003000000000 AND 1 / 3 * 3 = 1",
 ]
+SCENARIOS = ("night_urban_intersection_pedestrians", "low_light", "close_following")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lake(spark_home: Home) -> Iterator[Lake]:
     folders = [spark_home.landing / land(spark_home.landing, drive, duration_s=6.0).folder for drive in DRIVES]
     made = new_lake(spark_home, load_tables())
@@ -49,7 +51,7 @@ def lake(spark_home: Home) -> Iterator[Lake]:
 
 def test_spark_says_what_the_program_says(spark_home: Home, lake: Lake) -> None:
     spark, snapshot = spark_session(spark_home), lake.at()
-    predicates = [condition(text) for text in PREDICATES] + [one.predicate for one in load_scenarios().values()]
+    predicates = [condition(text) for text in (*PREDICATES, *(f"scenario.{name}" for name in SCENARIOS))]
     columns = sorted({column for predicate in predicates for column in predicate.columns})
     told = ", ".join(f"{spark_sql(predicate)} AS p{at}" for at, predicate in enumerate(predicates))
     sql = f"SELECT frames.drive_id, frames.frame, {told} {spark_view(lake.repository, snapshot.commit_id, columns)}"
@@ -65,3 +67,14 @@ def test_spark_says_what_the_program_says(spark_home: Home, lake: Lake) -> None:
             assert found == expected, predicate.text
             seen |= set(found)
     assert seen == {TRUE, FALSE, UNKNOWN}
+
+
+def test_mining(spark_home: Home, lake: Lake) -> None:
+    snapshot = lake.at()
+    found = find(spark_home, snapshot, condition("surroundings.vehicles >= 5"), limit=10)
+    for row in found:
+        around = snapshot.scan("curate.surroundings", drives=[row["drive_id"]], predicate="vehicles >= 5")
+        assert row["frames"] == around.num_rows
+    assert [row["frames"] for row in found] == sorted((row["frames"] for row in found), reverse=True)
+    assert len(find(spark_home, snapshot, condition("TRUE"), limit=1)) == 1
+    assert find(spark_home, snapshot, condition("frames.frame < 0"), limit=10) == []
