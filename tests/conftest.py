@@ -20,7 +20,6 @@ from typing import Any
 
 import pytest
 
-from fleet_assets.lake.session import close_sessions
 from fleet_assets.services import supervisor
 from fleet_assets.services.home import Home
 
@@ -42,7 +41,6 @@ def home() -> Iterator[Home]:
     os.environ["FLEET_HOME"] = str(root)
     installation = Home.open(root)
     yield installation
-    close_sessions()
     supervisor.down(installation)
     if before is None:
         del os.environ["FLEET_HOME"]

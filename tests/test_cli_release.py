@@ -8,15 +8,13 @@ from typing import Any
 import pytest
 from in_process import fleet
 from package.parts import candidate, make_world
-from signing.ceremony import PASSPHRASE, TARGETS_HOLDERS
 
+from fleet_assets.deploy.throw_away import APPROVERS
 from fleet_assets.errors import FleetError
 
 
 def test_from_candidate_to_trace(tmp_path: Path) -> None:
     world = make_world(tmp_path)
-    (tmp_path / "phrase").write_text(PASSPHRASE)
-    (tmp_path / "phrase").chmod(0o600)
     where = ("--releases", world.releases.folder)
     online = fleet("release", "online", *where)
     assert {row["role"]: row["id"] for row in online} == {
@@ -24,15 +22,15 @@ def test_from_candidate_to_trace(tmp_path: Path) -> None:
     }
 
     def sign(id_: str, holder: str) -> Any:
-        key = ("--key", tmp_path / "keys" / holder, "--passphrase-file", tmp_path / "phrase")
+        key = ("--key", tmp_path / "keys" / holder, "--passphrase-file", world.ceremony.passphrase_file)
         return fleet("release", "sign", id_[:12], *key, *where)
 
     blind = candidate(world, "blind", seed=3, night=0.05)
     with pytest.raises(FleetError, match="has no PASS"):
-        sign(blind, TARGETS_HOLDERS[0])
+        sign(blind, APPROVERS[0])
     good = [candidate(world, f"good{seed}", seed=seed) for seed in (1, 2)]
     for version, id_ in enumerate(good, start=1):
-        assert [sign(id_, holder)["missing"] for holder in TARGETS_HOLDERS[:2]] == [1, 0]
+        assert [sign(id_, holder)["missing"] for holder in APPROVERS[:2]] == [1, 0]
         assert fleet("release", "publish", id_[:12], *where)[0]["targets"] == version
     listed = {row["release"]: row for row in fleet("release", "list", *where)}
     assert {id_[:12]: listed[id_[:12]]["state"] for id_ in (blind, *good)} == {
@@ -42,7 +40,7 @@ def test_from_candidate_to_trace(tmp_path: Path) -> None:
     shown = fleet("release", "show", blind[:8], *where)
     assert shown["cells"][0]["status"] == "FAIL"
     assert fleet("release", "rollback", good[0], *where)["version"] == 3
-    for holder in TARGETS_HOLDERS[1:]:
+    for holder in APPROVERS[1:]:
         sign(good[0], holder)
     before = fleet("release", "publish", good[0], *where)[0]
     assert fleet("release", "refresh", *where)[0]["timestamp"] == before["timestamp"] + 1

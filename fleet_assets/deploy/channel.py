@@ -98,6 +98,16 @@ def refresh(releases: Releases, now: datetime | None = None) -> Published:
         return _point_to(releases, published, now)
 
 
+def advance(releases: Releases, now: datetime | None = None) -> Published | None:
+    """Publishes the oldest release that has enough signatures; else refreshes. None while the channel is empty and nothing was
+    approved."""
+    approvals = {id_: releases.approval(id_) for id_ in releases.ids()}
+    approved = [id_ for id_, one in approvals.items() if one is not None and not progress(releases, id_, one).missing]
+    if approved:  # what else was signed is for the same version, and must be signed anew
+        return publish(releases, approved[0], now)
+    return refresh(releases, now) if releases.published() else None
+
+
 def _point_to(releases: Releases, targets: Metadata[Any], now: datetime | None) -> Published:
     root = releases.roots.current()
     missing = root.get_verification_result("targets", targets.signed_bytes, targets.signatures).missing

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 from package.parts import HARDWARE, World, candidate, make_world, released
-from signing.ceremony import PASSPHRASE, TARGETS_HOLDERS
 
 from fleet_assets.deploy.channel import refresh
+from fleet_assets.deploy.throw_away import APPROVERS
 from fleet_assets.edge.floor import Demand, Floor
 from fleet_assets.edge.update import REASONS, UpdateRefused
 from fleet_assets.edge.vehicle import Vehicle
@@ -106,7 +106,7 @@ def test_a_rollback_is_a_new_version_that_points_back(scene: Scene) -> None:
     scene.vehicle.update(scene.world.channel)
     releases = scene.world.releases
     roll_back(releases, scene.first)
-    for name in TARGETS_HOLDERS[1:]:
+    for name in APPROVERS[1:]:
         sign(releases, scene.first, scene.world.keys[name])
     from fleet_assets.deploy.channel import publish
 
@@ -117,7 +117,7 @@ def test_a_rollback_is_a_new_version_that_points_back(scene: Scene) -> None:
 def test_a_vehicle_follows_a_chain_of_roots(scene: Scene) -> None:
     """A targets key is lost, an online key may have been seen; the vehicle was off for both."""
     releases, keys = scene.world.releases, dict(scene.world.keys)
-    new = SigningKey.create(scene.world.folder / "keys" / "fay2", PASSPHRASE)
+    new = SigningKey.create(scene.world.folder / "keys" / "fay2", "a passphrase for tests")
     shutil.move(releases.online / "timestamp", releases.online / "seen")
     stamp = SigningKey.create(releases.online / "timestamp", (releases.online / "passphrase").read_text())
     for holder, key in (("fay", new.public), ("timestamp", stamp.public)):
@@ -130,13 +130,13 @@ def test_a_vehicle_follows_a_chain_of_roots(scene: Scene) -> None:
 
 def test_a_release_whose_signer_was_revoked_must_be_signed_anew(scene: Scene) -> None:
     releases, keys = scene.world.releases, scene.world.keys
-    releases.roots.propose(Roles.of(releases.roots.current()).without(TARGETS_HOLDERS[0]))
+    releases.roots.propose(Roles.of(releases.roots.current()).without(APPROVERS[0]))
     for name in ("ada", "bo"):
         releases.roots.sign(keys[name])
     with pytest.raises(FleetError, match="must sign anew"):
         refresh(releases)
     renew(releases, scene.second)
-    for name in TARGETS_HOLDERS[1:]:
+    for name in APPROVERS[1:]:
         sign(releases, scene.second, keys[name])
     from fleet_assets.deploy.channel import publish
 
@@ -249,7 +249,7 @@ def test_one_approver_is_not_enough(scene: Scene) -> None:
 
     releases = scene.world.releases
     third = candidate(scene.world, "third", seed=3)
-    sign(releases, third, scene.world.keys[TARGETS_HOLDERS[0]])
+    sign(releases, third, scene.world.keys[APPROVERS[0]])
     with pytest.raises(FleetError, match="1 more must sign"):
         channel.publish(releases, third)
     approval = releases.approval(third)

@@ -17,9 +17,9 @@ from evaluate.made import evidence
 from evaluate.test_gate_file import TEXT
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
-from signing.ceremony import ROOT_HOLDERS, TARGETS_HOLDERS, make_keys, roles_file
 
-from fleet_assets.deploy.channel import make_online_keys, publish
+from fleet_assets.deploy.channel import publish
+from fleet_assets.deploy.throw_away import APPROVERS, Ceremony, hold
 from fleet_assets.edge import inputs as pre
 from fleet_assets.edge.bundle import Manifest
 from fleet_assets.edge.feed import LIVE
@@ -37,7 +37,6 @@ from fleet_assets.package.evidence import Provenance
 from fleet_assets.package.policy import load_release_policy
 from fleet_assets.package.releases import Releases
 from fleet_assets.signing.keys import KeyRing, SigningKey
-from fleet_assets.signing.roles import Roles
 from fleet_assets.train.rig import vehicle_rig
 
 HARDWARE = "cpu_x86_64"
@@ -129,8 +128,12 @@ class World:
     """A folder of releases after its ceremony, and everybody's keys."""
 
     releases: Releases
-    keys: Mapping[str, SigningKey]
+    ceremony: Ceremony
     folder: Path
+
+    @property
+    def keys(self) -> Mapping[str, SigningKey]:
+        return self.ceremony.keys
 
     @property
     def channel(self) -> Path:
@@ -138,16 +141,8 @@ class World:
 
 
 def make_world(folder: Path) -> World:
-    """The channel makes its own keys; the others are throw-away, with threshold 2."""
-    folder.mkdir(parents=True, exist_ok=True)
     releases = Releases(folder / "releases")
-    keys = make_keys(folder / "keys")
-    for role, public in make_online_keys(releases).items():
-        public.write(folder / "keys" / f"{role}.pub")
-    releases.roots.propose(Roles.read(roles_file(folder / "keys")))
-    for name in ROOT_HOLDERS[:2]:
-        releases.roots.sign(keys[name])
-    return World(releases, keys, folder)
+    return World(releases, hold(releases, folder / "keys"), folder)
 
 
 def candidate(world: World, name: str, **about: Any) -> str:
@@ -157,7 +152,7 @@ def candidate(world: World, name: str, **about: Any) -> str:
 
 def approve(world: World, id_: str, now: datetime | None = None) -> None:
     """By two of three holders."""
-    for name in TARGETS_HOLDERS[:2]:
+    for name in APPROVERS[:2]:
         sign(world.releases, id_, world.keys[name], now)
 
 

@@ -21,9 +21,9 @@ from package.parts import (
     make_world,
     released,
 )
-from signing.ceremony import TARGETS_HOLDERS
 
 from fleet_assets.deploy.channel import publish, refresh
+from fleet_assets.deploy.throw_away import APPROVERS
 from fleet_assets.edge import payload as parts_of
 from fleet_assets.edge.bundle import hash_file
 from fleet_assets.edge.floor import Demand, Floor
@@ -36,7 +36,7 @@ from fleet_assets.package.policy import load_release_policy
 from fleet_assets.package.releases import Releases, State
 from fleet_assets.package.tracing import trace_of
 
-DEE, ELI, FAY = TARGETS_HOLDERS
+DEE, ELI, FAY = APPROVERS
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_publishing_again_only_refreshes(world: World) -> None:
 
 def test_only_holders_of_targets_keys_approve(world: World) -> None:
     id_ = candidate(world, "one")
-    for name in ("ada", "snapshot"):
+    for name in ("ada", "bo"):
         with pytest.raises(FleetError, match="no targets key"):
             sign(world.releases, id_, world.keys[name])
 

@@ -1,0 +1,87 @@
+"""Packaging as Dagster sees it.
+
+In: the model and the record of its evaluation, the dataset's manifest, the feature bundle. Out: a release candidate that waits
+for its approvers. The verdict is judged anew here: checks do not protect across runs.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from fleet_assets.features.assets import BUNDLE
+from fleet_assets.resources import FleetResource
+
+CANDIDATE = dg.AssetKey(["package", "release_candidate"])
+# Their latest materialisations say where they are: `folder` of the model, `record` of the evaluation, `dataset`, its name.
+DATASET, MODEL, EVALUATION = (
+    dg.AssetKey(key) for key in (["curate", "dataset"], ["train", "model"], ["evaluate", "verdict"])
+)
+HARDWARE = "cpu_x86_64"
+
+
+@dg.asset(
+    key=CANDIDATE,
+    deps=[DATASET, MODEL, EVALUATION, BUNDLE],
+    group_name="package",
+    owners=["team:fleet"],
+    kinds={"onnx", "cyclonedx"},
+    check_specs=[
+        dg.AssetCheckSpec(
+            "verdict", asset=CANDIDATE, blocking=True,
+            description="The evaluation, judged anew, gives PASS on exactly these parts.",
+        )
+    ],
+    description="Model, features, verdict, model card, bill of materials and evidence in one archive, unsigned.",
+)  # fmt: skip
+def release_candidate(
+    context: dg.AssetExecutionContext, fleet: FleetResource
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    from pathlib import Path
+
+    from fleet_assets.curate.dataset import open_dataset
+    from fleet_assets.edge.verdict import Status
+    from fleet_assets.package.candidate import build_candidate
+    from fleet_assets.package.card import verdict_rows
+    from fleet_assets.package.gather import gather
+    from fleet_assets.package.policy import load_release_policy
+    from fleet_assets.package.releases import Releases
+
+    releases = Releases(fleet.home.data / "releases")
+    model, record = Path(_told(context, MODEL, "folder")), Path(_told(context, EVALUATION, "record"))
+    manifest, _ = open_dataset(fleet.lake, _told(context, DATASET, "dataset"))
+    parts = gather(fleet.home, model, record, manifest.document)
+    id_ = build_candidate(releases, parts, HARDWARE, load_release_policy())
+    release = releases.release(id_)
+    passed = release.verdict.status is Status.PASS
+    yield dg.AssetCheckResult(
+        asset_key=CANDIDATE,
+        check_name="verdict",
+        passed=passed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description="; ".join(f"{cell.name}: {cell.status}" for cell in release.verdict.blocking) or "PASS",
+        metadata={"cells": dg.MetadataValue.json(verdict_rows(release.verdict)), "release": id_},
+    )
+    if not passed:
+        raise dg.Failure(
+            f"{id_[:12]} has no PASS. It is kept, so that anyone can see why; nobody can sign it.", allow_retries=False
+        )
+    yield dg.MaterializeResult(
+        asset_key=CANDIDATE,
+        data_version=dg.DataVersion(id_),
+        metadata={
+            "release": id_,
+            "profile": release.profile,
+            "hardware": release.hardware,
+            "archive": str(releases.archive(id_)),
+            "next": f"each approver: fleet release sign {id_[:12]} --key FILE",
+        },
+    )
+
+
+def _told(context: dg.AssetExecutionContext, key: dg.AssetKey, name: str) -> str:
+    """What the latest materialisation of an asset says. Raises dg.Failure if it says nothing."""
+    event = context.instance.get_latest_materialization_event(key)
+    found = event.asset_materialization.metadata.get(name) if event and event.asset_materialization else None
+    if found is None:
+        raise dg.Failure(f"{key.to_user_string()} does not say its {name}; make it first.", allow_retries=False)
+    return str(found.value)
