@@ -8,6 +8,7 @@ import dagster as dg
 from fleet_assets.automation import nightly, nightly_maintenance, per_drive_sensor
 from fleet_assets.capture.assets import context_files, recordings
 from fleet_assets.capture.sensors import context_sensor, landing_sensor
+from fleet_assets.curate import assets as curate
 from fleet_assets.features import assets as features
 from fleet_assets.ingest.assets import drive_context, ingest
 from fleet_assets.resources import FleetResource, Profile
@@ -16,8 +17,7 @@ from fleet_assets.synchronise.assets import synchronise
 
 # Stages that are not built yet, so that the lineage already reads in flow order.
 PLANNED = [
-    coming("curate", "Scenarios, slices and balanced datasets.", after="features/ego_motion"),
-    coming("train", "Multimodal fusion models.", after="curate/planned"),
+    coming("train", "Multimodal fusion models.", after="curate/samples"),
     coming("evaluate", "Safety gates per slice, with confidence bounds.", after="train/planned"),
     coming("package", "The signed artefact that ships.", after="evaluate/planned"),
     coming("deploy", "Phased roll-out, halt and roll-back.", after="package/planned"),
@@ -29,8 +29,10 @@ FEATURES = [
     features.edge_bundle,
 ]  # fmt: skip
 
+CURATE = [curate.scenarios, curate.dataset, curate.samples]
+
 defs = dg.Definitions(
-    assets=[recordings, context_files, ingest, drive_context, synchronise, *FEATURES, *PLANNED],
+    assets=[recordings, context_files, ingest, drive_context, synchronise, *FEATURES, *CURATE, *PLANNED],
     jobs=[nightly_maintenance],
     schedules=[nightly, features.nightly_features],
     sensors=[landing_sensor, context_sensor, per_drive_sensor],

@@ -61,6 +61,10 @@ _CHECKS = {
         for name, (text, severity) in _CHECKS.items()
     ],
     description="A dataset: manifest, clips and coverage, from one commit; the only upstream of training.",
+    metadata={
+        "dagster/column_schema": column_schema(load_tables()["curate.datasets"]),
+        "dagster/table_name": "curate.datasets",
+    },
 )
 def dataset(
     context: dg.AssetExecutionContext, fleet: FleetResource, profile: Profile, config: DatasetConfig

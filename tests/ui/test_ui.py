@@ -95,7 +95,7 @@ def test_asset_page_says_what_the_contract_and_the_lake_say(carried: Home, page:
 
 
 def test_a_stage_that_is_not_built_yet_says_what_will_come(carried: Home, page: Page) -> None:
-    page.goto(f"{carried.webserver_url}/assets/curate/planned")
+    page.goto(f"{carried.webserver_url}/assets/monitor/planned")
     page.get_by_text("Not built yet. Will hold:").first.wait_for()
 
 
