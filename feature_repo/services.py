@@ -2,7 +2,7 @@
 
 from feast import FeatureService
 from on_demand import driving_margins
-from views import ego_motion, lane_curvature, place_context, scene_context, sensor_health
+from views import ego_motion, lane_curvature, place_context, scene_context, sensor_health, vehicle_health
 
 perception_context_v1 = FeatureService(
     name="perception_context_v1",
@@ -23,5 +23,12 @@ planning_context_v2 = FeatureService(
     features=[ego_motion, scene_context, place_context, lane_curvature, driving_margins],
     description="As version 1, and the curvature of the lane that the vehicle is on, as a map has it.",
     tags={"version": "2"},
+    owner="team:fleet",
+)
+vehicle_health_v1 = FeatureService(
+    name="vehicle_health_v1",
+    features=[vehicle_health],
+    description="Health of a vehicle's sensors when it last drove, for at most 30 days.",
+    tags={"version": "1"},
     owner="team:fleet",
 )

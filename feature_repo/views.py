@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from entities import cell, drive, frame, lane_cell
+from entities import cell, drive, frame, lane_cell, vehicle
 
 from fleet_assets.features.define import feature_view
 
@@ -11,6 +11,10 @@ _ALWAYS = timedelta(0)
 
 ego_motion = feature_view("features.ego_motion", entities=[drive, frame], ttl=_ALWAYS)
 sensor_health = feature_view("features.sensor_health", entities=[drive, frame], ttl=_ALWAYS)
+# The same rows by vehicle: of each, those of its last frame.
+vehicle_health = feature_view(
+    "features.sensor_health", entities=[vehicle], ttl=timedelta(days=30), name="vehicle_health"
+)
 scene_context = feature_view("features.scene_context", entities=[drive, frame], ttl=_ALWAYS)
 position = feature_view("features.position", entities=[drive, frame], ttl=_ALWAYS)
 place_context = feature_view("features.place_context", entities=[cell], ttl=timedelta(days=90))

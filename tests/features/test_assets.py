@@ -164,6 +164,27 @@ def test_three_ways_to_the_same_features(
     )
 
 
+def test_the_last_health_of_a_vehicle_three_ways(
+    made: dg.ExecuteInProcessResult, home: Home, lake: Lake, drives: list[str]
+) -> None:
+    rows = lake.at().scan("features.sensor_health", drives=drives).sort_by("t_ns")
+    assert set(rows["vehicle"].to_pylist()) == {"car7"}
+    last = rows.slice(rows.num_rows - 1).to_pylist()[0]
+    assert last["drive_id"] == drives[1]
+    ways = three_ways(home, lake, "vehicle_health_v1", "vehicle_health", {"vehicle": "car7"})
+    # Months later, the lake does not count it, and the other two say how old it is.
+    assert ways == {name: {"lake": None, "online": last[name], "vehicle": last[name]} for name in ways}
+    assert sum(found["online"] is not None for found in ways.values()) > 10
+    start = datetime.fromisoformat(STARTS[1])
+    for days, status in ((1, "found"), (31, "nothing known")):
+        moment = (start + timedelta(days=days)).isoformat()
+        then = look_up("vehicle_health_v1", {"vehicle": "car7"}, ref="main", time=moment)
+        assert then["status"] == status
+        assert then["features"] == {name: last[name] if days == 1 else None for name in ways}
+    midway = look_up("vehicle_health_v1", {"vehicle": "car7"}, ref="main", time=STARTS[1])["features"]
+    assert midway != {name: last[name] for name in ways}  # that of the drive before
+
+
 def test_a_finding_stops_the_snapshot(
     home: Home, lake: Lake, drives: list[str], made: dg.ExecuteInProcessResult
 ) -> None:

@@ -120,6 +120,6 @@ def test_a_page_says_what_a_view_is() -> None:
         page = found[f"{view.name}.md"]
         assert all(f"`{field.name}`" in page and field.description in page for field in view.features)
         assert view.owner in page
-        assert identity.identities().get(view.name, "that of its contract") in page
+        assert identity.identities().get(view.batch_source.table.split(".")[1], "that of its contract") in page
     assert "90 days" in found["place_context.md"]
     assert "| sharp | noisy | 0.02 | 99 % |" in found["lane_curvature.md"]
