@@ -31,6 +31,7 @@ NEEDED = ("synchronise.frames", *FEATURES, SURROUNDINGS, HITS)
 PINNED = (
     *NEEDED, "synchronise.matches", "synchronise.clock_models", "ingest.messages", "ingest.labels", "ingest.context",
 )  # fmt: skip
+_QUARANTINES = ("ingest.quarantine", "synchronise.quarantine")
 _CLOCKS = "synchronise.clock_models"
 _TOGETHER = 32  # drives that are read at once
 _HASH_NS = 1_000_000_000
@@ -84,22 +85,24 @@ def agreeing(snapshot: Snapshot) -> tuple[dict[str, dict[str, dict[str, Any]]], 
     """Drive -> table -> version and rows, of drives whose tables were all made from one another as they are now; and why the
     other drives are left out."""
     rows = snapshot.scan(VERSIONS, ["drive_id", "table_name", "version", "rows", "inputs"])
-    rows = rows.filter(pc.is_in(rows["table_name"], value_set=pa.array([*PINNED, "ingest.drives"])))
+    rows = rows.filter(pc.is_in(rows["table_name"], value_set=pa.array(PINNED)))
     known: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows.to_pylist():
         known.setdefault(row["drive_id"], {})[row["table_name"]] = row
-    agree, left_out = {}, {}
+    agree: dict[str, dict[str, dict[str, Any]]] = {}
+    left_out = {
+        drive: f"it is in {table}"
+        for table in _QUARANTINES
+        for drive in pc.unique(snapshot.scan(table, ["drive_id"])["drive_id"]).to_pylist()
+    }
     for drive, tables in sorted(known.items()):
-        if "ingest.drives" not in tables or not tables["ingest.drives"]["rows"]:
-            left_out[drive] = "it is quarantined"
+        if drive in left_out:
             continue
         reason = _disagreement(tables)
         if reason:
             left_out[drive] = reason
         else:
-            agree[drive] = {
-                name: {"version": row["version"], "rows": row["rows"]} for name, row in tables.items() if name in PINNED
-            }
+            agree[drive] = {name: {"version": row["version"], "rows": row["rows"]} for name, row in tables.items()}
     return agree, left_out
 
 

@@ -89,11 +89,13 @@ def lake(home: Home) -> Lake:
 
 @pytest.fixture(scope="module")
 def drives(home: Home, lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Simulated drives, carried to scenario hits in this process; one more only as far as frames."""
+    """Simulated drives, carried to scenario hits in this process; one more only as far as frames, and one to quarantine."""
     folder = tmp_path_factory.mktemp("recordings")
     keys = []
-    for number, (start, region, seed) in enumerate((*STARTS, ("2026-01-09T10:00:00Z", "munich", 6))):
+    further = (("2026-01-09T10:00:00Z", "munich", 6), ("2026-01-10T10:00:00Z", "munich", 7))
+    for number, (start, region, seed) in enumerate((*STARTS, *further)):
         path = folder / f"{number}.mcap"
+        faults = ["wrong_contract"] if seed == 7 else []
         write_drive(
             path,
             seed=seed,
@@ -102,6 +104,7 @@ def drives(home: Home, lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> 
             vehicle="car7",
             region=region,
             weather="clear",
+            faults=faults,
         )
         keys.append(deliver(path, home.landing, vehicle="car7", start=start).drive_id)
     outcomes = [ingest_batch(home, lake, keys, run_id="test", parallel=False)]
@@ -109,7 +112,10 @@ def drives(home: Home, lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> 
     outcomes.append(synchronise_batch(home, lake, keys, run_id="test", parallel=False))
     outcomes.append(features_batch(home, lake, keys[: len(STARTS)], run_id="test", parallel=False))
     outcomes.append(scenarios_batch(home, lake, keys[: len(STARTS)], run_id="test", parallel=False))
-    assert {drive.status for outcome in outcomes for drive in outcome.drives} == {"published"}, outcomes
+    status = {(drive.drive_id, drive.status) for outcome in outcomes for drive in outcome.drives}
+    assert status == {*((key, "published") for key in keys[:-1]), (keys[-1], "quarantined"), (keys[-1], "skipped")}, (
+        outcomes
+    )
     return keys
 
 
@@ -131,7 +137,10 @@ def test_a_manifest_says_what_it_is_made_of(lake: Lake, drives: list[str], made:
     manifest, snapshot = open_dataset(lake, "first")
     assert manifest.document == made.manifest.document
     assert list(manifest.drives) == drives[: len(STARTS)]
-    assert manifest.document["left_out"]["drives"] == {drives[-1]: "it has no rows in features.ego_motion"}
+    assert manifest.document["left_out"]["drives"] == {
+        drives[-2]: "it has no rows in features.ego_motion",
+        drives[-1]: "it is in ingest.quarantine",
+    }
     for drive, about in manifest.drives.items():
         assert about["simulated"]
         assert about["slices"]["light"] == ("night" if "T20" in drive else "day")
@@ -140,7 +149,7 @@ def test_a_manifest_says_what_it_is_made_of(lake: Lake, drives: list[str], made:
             known = lake.at(manifest.commit_id).versions([drive], [table])[drive, table]
             assert (known.version, known.rows) == (pinned["version"], pinned["rows"])
     [row] = [row for row in datasets(snapshot) if row["name"] == "first"]
-    assert (row["drives"], row["left_out_drives"]) == (len(STARTS), 1)
+    assert (row["drives"], row["left_out_drives"]) == (len(STARTS), 2)
     assert row["commit_id"] == manifest.commit_id
     again = make(lake.at(manifest.commit_id), load_recipe("full"), "first")
     assert again.manifest.data == manifest.data
