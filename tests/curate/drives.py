@@ -13,6 +13,7 @@ from ingest.decoding import decode
 from fleet_assets.capture.drive_key import DriveKey
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.curate.batch import tell
+from fleet_assets.ingest.decode import DecodedDrive
 from fleet_assets.simulate.drives import write_drive
 
 DAYTIME, NIGHT = "2026-01-02T11:00:00Z", "2026-01-02T20:00:00Z"
@@ -23,7 +24,11 @@ def told(folder: Path, *, seed: int, start: str, duration_s: float = 12.0, **con
     recording = folder / "drive.mcap"
     when = datetime.fromisoformat(start)
     write_drive(recording, seed=seed, start=when, duration_s=duration_s, vehicle="car7", **conditions)
-    decoded = decode(folder, recording, start=start)
+    return told_of(decode(folder, recording, start=start), **conditions)
+
+
+def told_of(decoded: DecodedDrive, **conditions: Any) -> dict[str, pa.Table]:
+    """The same of a drive that is decoded."""
     found = synchronised(decoded)
     found |= made(decoded, found)
     drive = decoded.item.drive_id

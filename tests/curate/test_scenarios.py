@@ -8,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from curate.drives import DAYTIME, NIGHT, told
+from curate.drives import DAYTIME, NIGHT, told, told_of
+from formats.shared_data import shared
+from ingest.decoding import decode
 
 from fleet_assets.contracts.document import ContractError
 from fleet_assets.contracts.loader import load_tables
@@ -107,6 +109,22 @@ def test_night_urban_intersection_with_many_pedestrians(tmp_path: Path) -> None:
         for frame in range(hit["first_frame"], hit["last_frame"] + 1):
             near = people_near(tables, frame)
             assert len(near) >= 3, (frame, near)
+
+
+@pytest.mark.slow
+def test_a_real_recording_with_labels_of_its_radar(tmp_path: Path) -> None:
+    """RADIATE: labels carry the radar's stamps, every 250 ms; frames are those of the LiDAR, every 100 ms."""
+    decoded = decode(tmp_path, shared("radiate_tiny_foggy"), vehicle="radiate", start=None)
+    found = told_of(decoded, weather="fog")
+    around = found["curate.surroundings"]
+    assert around.num_rows == 42
+    labelled = around.filter(around["labelled"])
+    assert 15 <= labelled.num_rows < 42  # between two sweeps of the radar nobody looked
+    assert pc.sum(labelled["vehicles"]).as_py() > 0
+    assert around["turned_rad_5s"].null_count == 42  # its inertial unit's clock is not known
+    hits = {row["scenario"]: row for row in found["curate.scenario_hits"].to_pylist()}
+    assert hits["fog"]["hit_frames"] == 42
+    assert hits["turning"]["unknown_frames"] == 42
 
 
 def people_near(tables: dict[str, pa.Table], frame: int) -> list[str]:
