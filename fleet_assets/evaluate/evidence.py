@@ -6,7 +6,7 @@ per labelled object (recall) or per detection at the shipped threshold (precisio
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -44,7 +44,7 @@ class Evidence:
         return int(self.drive.size)
 
     @classmethod
-    def of(cls, frames: FrameSet, passes: Mapping[str, Objects], thresholds_ppm: Sequence[int]) -> Evidence:
+    def of(cls, frames: FrameSet, passes: Mapping[str, Objects], thresholds_ppm: Iterable[int]) -> Evidence:
         slices = {name: frames.slices[name] for name in OF_FRAME}
         return cls(
             frames.drives, frames.drive, frames.t_ns, slices, frames.truth, passes, tuple(map(int, thresholds_ppm))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -117,6 +117,10 @@ class Gate:
     def rehearsals(self) -> tuple[str, ...]:
         """Those that it asks for."""
         return tuple(dict.fromkeys(limit.rehearsal for limit in self.limits if limit.rehearsal))
+
+    def without_rehearsals(self) -> Gate:
+        """The same for the model as it is."""
+        return replace(self, limits=tuple(limit for limit in self.limits if limit.rehearsal is None))
 
 
 def gate_path(name: str) -> Path:

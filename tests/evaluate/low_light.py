@@ -14,9 +14,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import cycle, islice, product
 from pathlib import Path
 
-import numpy as np
-
-from fleet_assets.edge.model import Model
 from fleet_assets.edge.objects import CLASSES
 from fleet_assets.simulate.drives import write_drive
 from fleet_assets.train.export import export
@@ -26,7 +23,7 @@ from fleet_assets.train.recordings import WARM_UP_S, frames_of_recordings
 from fleet_assets.train.rig import vehicle_rig
 
 LIGHTS, WEATHERS, REGIONS = ("day", "dusk", "night"), ("clear", "rain", "fog"), ("munich", "hamburg")
-EVERY_S = 2.0
+EVERY_S, BATCH = 2.0, 16
 FIRST = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -78,14 +75,10 @@ def unlabelled(frames: FrameSet) -> FrameSet:
     return replace(frames, truth=frames.truth.only(~(night & (frames.truth.class_id == CLASSES.index("pedestrian")))))
 
 
-def trained(frames: FrameSet, validation: FrameSet, folder: Path, *, epochs: float, seed: int) -> Model:
-    recipe = Recipe(form="early", steps=round(epochs * len(frames) / 16), batch=16, seed=seed, threads=2)
-    exported = export(fit(frames, recipe), frames, validation, vehicle_rig(), folder, versions={})
-    return Model.open(exported.folder, threads=2)
-
-
-def night_share(frames: FrameSet) -> float:
-    return float(np.mean(frames.slices["light"] == "night"))
+def trained(frames: FrameSet, validation: FrameSet, folder: Path, *, epochs: int) -> Path:
+    """The folder of the artefact."""
+    recipe = Recipe(form="early", steps=epochs * len(frames) // BATCH, batch=BATCH, threads=2)
+    return export(fit(frames, recipe), frames, validation, vehicle_rig(), folder, versions={}).folder
 
 
 def drives_of_the_case(folder: Path, seed: int) -> Iterator[list[Drive]]:

@@ -1,0 +1,125 @@
+"""One evaluation, from the artefact that ships to its record.
+
+In: a model's folder, frames of test drives, their recordings where the gate asks for rehearsals, a gate. Out: the record
+(record.py), and beside it report.json: what is measured and not gated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fleet_assets.edge.model import Model
+from fleet_assets.edge.objects import CLASSES
+from fleet_assets.edge.payload import BOUND_ARTEFACT, artefact_sha256
+from fleet_assets.edge.verdict import Verdict
+from fleet_assets.evaluate.candidates import count_candidate
+from fleet_assets.evaluate.evidence import NOMINAL, RECALL, Evidence
+from fleet_assets.evaluate.gate import Judgement, mean_average_precision
+from fleet_assets.evaluate.gate_diff import refuse_unapproved
+from fleet_assets.evaluate.gate_file import Gate
+from fleet_assets.evaluate.record import EVIDENCE, evidence_sha256, read_record, write_record
+from fleet_assets.evaluate.regression import regression
+from fleet_assets.evaluate.rehearsals import REHEARSALS, Drives, offset_rehearsals
+from fleet_assets.evaluate.table import report_rows
+from fleet_assets.services.home import Home
+from fleet_assets.synchronise.policy import load_alignment
+from fleet_assets.train.bake_off import latency_ms
+from fleet_assets.train.export import detections
+from fleet_assets.train.frames import FrameSet
+
+REPORT = "report.json"
+Recordings = Mapping[str, Sequence[Path]]
+
+
+@dataclass(frozen=True)
+class Released:
+    """What came before: the record of its verdict, and its model, which is judged again on the same frames."""
+
+    record: Path
+    model: Path
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    verdict: Verdict
+    report: dict[str, Any]
+
+
+def evaluate(
+    home: Home,
+    model: Path,
+    frames: FrameSet,
+    gate: Gate,
+    folder: Path,
+    *,
+    bound_to: Mapping[str, str],
+    recordings: Recordings | None = None,
+    released: Released | None = None,
+) -> Evaluated:
+    """Judges a model and writes the record to a new folder.
+
+    bound_to: versions of what the model was made from. recordings: by drive, for rehearsals and the curve over sensor offsets.
+    Raises FleetError if the gate loosens that of the released model without an approver, or asks for rehearsals and there are no
+    recordings.
+    """
+    if released is not None:
+        refuse_unapproved(read_record(released.record).gate, gate)
+    opened = Model.open(model)
+    artefact = artefact_sha256(model)
+    evidence, drives = _evidence(opened, frames, gate, recordings)
+    judgement = Judgement(gate, evidence)
+    count = count_candidate(home, artefact, {frames.drives[number] for number in np.unique(frames.drive)})
+    bound = {**bound_to, BOUND_ARTEFACT: artefact, EVIDENCE: evidence_sha256(evidence)}
+    verdict = judgement.verdict(candidates_judged=count, bound_to=bound)
+    write_record(folder, gate, evidence, verdict)
+    report: dict[str, Any] = {
+        "mean_average_precision": mean_average_precision(judgement.matched()),
+        "latency_ms": latency_ms(opened, frames),
+        "frames": len(frames),
+        "cells": report_rows(judgement.report(verdict)),
+        "against_released": _against(released, judgement, frames) if released else [],
+        "recall_over_offset": _offset_curve(opened, gate, frames, drives) if drives else [],
+        "clock_limits": asdict(load_alignment().limits),
+    }
+    (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+    return Evaluated(verdict, report)
+
+
+def _evidence(
+    model: Model, frames: FrameSet, gate: Gate, recordings: Recordings | None
+) -> tuple[Evidence, Drives | None]:
+    detect = partial(detections, model, every=True)
+    passes, drives = {NOMINAL: detect(frames)}, None
+    if gate.rehearsals and recordings is not None:
+        drives = Drives(recordings, frames, model.description.rig)
+        passes |= {name: drives.rehearse(REHEARSALS[name], detect) for name in gate.rehearsals}
+    return Evidence.of(frames, passes, model.description.thresholds_ppm), drives
+
+
+def _against(released: Released, candidate: Judgement, frames: FrameSet) -> list[dict[str, Any]]:
+    """On the same frames, as they are: the released model's rehearsals are in its own record."""
+    before, gate = Model.open(released.model), candidate.gate.without_rehearsals()
+    found = {NOMINAL: detections(before, frames, every=True)}
+    old = Judgement(gate, Evidence.of(frames, found, before.description.thresholds_ppm))
+    differences = regression(old, Judgement(gate, candidate.evidence))
+    return [{**asdict(one), "is_worse": one.is_worse} for one in differences]
+
+
+def _offset_curve(model: Model, gate: Gate, frames: FrameSet, drives: Drives) -> list[dict[str, Any]]:
+    """Recall per class over how wrong a sensor's stamps are."""
+    detect, rows = partial(detections, model, every=True), []
+    for (sensor, offset_ms), rehearsal in offset_rehearsals().items():
+        found = Evidence.of(frames, {NOMINAL: drives.rehearse(rehearsal, detect)}, model.description.thresholds_ppm)
+        hit = Judgement(gate.without_rehearsals(), found).matched().rows(RECALL, found.thresholds_ppm)
+        for name in CLASSES:
+            chosen = hit.within({"class": name})
+            recall = float(hit.hit[chosen].mean()) if chosen.any() else None
+            rows.append({"sensor": sensor, "offset_ms": offset_ms, "class": name, "recall": recall})
+    return rows
