@@ -12,11 +12,12 @@ from typing import Any
 
 import dagster as dg
 
+from fleet_assets.curate.assets import DATASET
+from fleet_assets.features.assets import BUNDLE
 from fleet_assets.resources import FleetResource, Profile
 
 REPORT, VERDICT = (dg.AssetKey(["evaluate", name]) for name in ("report", "verdict"))
 TRAINING_SET, MODEL = (dg.AssetKey(["train", name]) for name in ("training_set", "model"))
-BUNDLE = dg.AssetKey(["features", "edge_bundle"])
 _CHECK = "gate"
 _OWNERS = ["team:fleet"]
 _LOOKED_BACK = 50  # verdicts, for the last that passed
@@ -24,7 +25,7 @@ _LOOKED_BACK = 50  # verdicts, for the last that passed
 
 @dg.asset(
     key=REPORT,
-    deps=[MODEL, TRAINING_SET, BUNDLE],
+    deps=[DATASET, TRAINING_SET, MODEL, BUNDLE],
     group_name="evaluate",
     owners=_OWNERS,
     kinds={"onnx", "parquet"},
@@ -39,28 +40,28 @@ def report(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Pro
     from fleet_assets.train.frames import FrameSet
 
     home, gate = fleet.home, load_gate(gate_path(profile.name))
-    trained = _told(context, MODEL)
+    dataset, model = _told(context, DATASET), Path(_told(context, MODEL)["folder"])
     frames = FrameSet.load(Path(_told(context, TRAINING_SET)["folder"]) / "test")
-    commit_id = str(trained["lakefs_commit"])
+    commit_id = str(dataset["read_at"])
     recordings = None
     if gate.rehearsals:
         recordings = fetch_recordings(fleet.lake.at(commit_id), frames.drives, home.scratch / "rehearsals")
     folder = home.data / "evaluate" / (context.run.root_run_id or context.run.run_id)
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier try of this run
     bound_to = {
-        "dataset": str(trained["dataset"]),
+        "dataset": str(dataset["dataset"]),
         "dataset_commit": commit_id,
         BOUND_FEATURES: str(_told(context, BUNDLE)["bundle"]),
     }
     done = evaluate(
-        home, Path(trained["folder"]), frames, gate, folder,
+        home, model, frames, gate, folder,
         bound_to=bound_to, recordings=recordings, released=_released(context, profile.name),
     )  # fmt: skip
     return dg.MaterializeResult(
         data_version=dg.DataVersion(done.verdict.bound_to["evidence_sha256"]),
         metadata={
             "record": str(folder),
-            "model": str(trained["folder"]),
+            "model": str(model),
             "verdict": headline(done.verdict),
             "mean_average_precision": done.report["mean_average_precision"],
             "latency_ms": done.report["latency_ms"],
