@@ -27,7 +27,7 @@ from fleet_assets.train.recordings import frames_of_recordings
 from fleet_assets.train.rig import vehicle_rig
 
 FUSION, ALONE = "attention", ("camera", "lidar", "radar")
-STEPS, SECONDS, EVERY_S = 300, 18.0, 0.65
+STEPS, SECONDS, EVERY_S = 600, 18.0, 0.65
 PRECISION = dict.fromkeys(CLASSES, 0.6)
 SPLITS = {"train": (36, 101), "validation": (18, 202), "test": (36, 303)}  # drives, seed of the fleet
 SLICES = (("all", ""), ("light", "night"), ("weather", "rain"), ("weather", "fog"))

@@ -38,8 +38,8 @@ class Budget:
 
 # By profile: what a few minutes allow, and what a release for the road is chosen by.
 BUDGETS: Mapping[str, Budget] = {
-    "demo": Budget(("attention",), 0, 0, Recipe(form="attention", steps=250)),
-    "full": Budget(("attention", "early", "late", "average"), 8, 150, Recipe(steps=800)),
+    "demo": Budget(("attention",), 0, 0, Recipe(form="attention", steps=400)),
+    "full": Budget(("attention", "early", "late", "average"), 8, 200, Recipe(steps=1500)),
 }
 
 
@@ -88,7 +88,7 @@ def bake_off(
         recipe = replace(
             budget.recipe,
             form=asked.suggest_categorical("form", budget.forms),
-            learning_rate=asked.suggest_float("learning_rate", 5e-4, 5e-3, log=True),
+            learning_rate=asked.suggest_float("learning_rate", 1e-3, 1e-2, log=True),
             dropout=asked.suggest_float("dropout", 0.05, 0.4),
             weight_decay=asked.suggest_float("weight_decay", 1e-5, 1e-2, log=True),
             steps=budget.trial_steps,

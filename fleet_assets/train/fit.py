@@ -39,10 +39,10 @@ class Recipe:
 
     form: str = "attention"
     steps: int = 500
-    batch: int = 16
-    learning_rate: float = 2e-3
+    batch: int = 8
+    learning_rate: float = 6e-3
     weight_decay: float = 1e-4
-    dropout: float = 0.2
+    dropout: float = 0.1
     seed: int = 0
     part: str = ""
     half: bool = True  # bfloat16 where it is safe
