@@ -12,16 +12,14 @@ from fleet_assets.features.assets import BUNDLE
 from fleet_assets.resources import FleetResource
 
 CANDIDATE = dg.AssetKey(["package", "release_candidate"])
-# Their latest materialisations say where they are: `folder` of the model, `record` of the evaluation, `dataset`, its name.
-DATASET, MODEL, EVALUATION = (
-    dg.AssetKey(key) for key in (["curate", "dataset"], ["train", "model"], ["evaluate", "verdict"])
-)
+# Their latest materialisations say what was judged: `model` and `record` of the verdict, `dataset` of the model.
+MODEL, EVALUATION = dg.AssetKey(["train", "model"]), dg.AssetKey(["evaluate", "verdict"])
 HARDWARE = "cpu_x86_64"
 
 
 @dg.asset(
     key=CANDIDATE,
-    deps=[DATASET, MODEL, EVALUATION, BUNDLE],
+    deps=[MODEL, EVALUATION, BUNDLE],
     group_name="package",
     owners=["team:fleet"],
     kinds={"onnx", "cyclonedx"},
@@ -47,8 +45,8 @@ def release_candidate(
     from fleet_assets.package.releases import Releases
 
     releases = Releases(fleet.home.data / "releases")
-    model, record = Path(_told(context, MODEL, "folder")), Path(_told(context, EVALUATION, "record"))
-    manifest, _ = open_dataset(fleet.lake, _told(context, DATASET, "dataset"))
+    model, record = Path(_told(context, EVALUATION, "model")), Path(_told(context, EVALUATION, "record"))
+    manifest, _ = open_dataset(fleet.lake, _told(context, MODEL, "dataset"))
     parts = gather(fleet.home, model, record, manifest.document)
     id_ = build_candidate(releases, parts, HARDWARE, load_release_policy())
     release = releases.release(id_)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
-from package.parts import HARDWARE, approve, judged, make_model, make_parts, make_world
+from package.parts import HARDWARE, approve, judged, make_model, make_parts, make_world, released
 
 from fleet_assets.deploy.channel import publish
 from fleet_assets.edge.floor import Floor
@@ -21,6 +25,7 @@ from fleet_assets.edge.vehicle import Vehicle
 from fleet_assets.errors import FleetError
 from fleet_assets.package.candidate import build_candidate
 from fleet_assets.package.policy import load_release_policy
+from fleet_assets.simulate.drives import write_drive
 
 LIMITS = {"memory_mb": 4096, "seconds": 60}
 
@@ -121,3 +126,25 @@ def test_a_release_that_fails_its_trial_is_refused_and_the_old_one_runs_on(tmp_p
     assert not (vehicle.root / "slots" / "b").exists()
     shutil.rmtree(world.channel)
     assert vehicle.running().release == ids[0]
+
+
+@pytest.mark.slow
+def test_what_a_drive_compiles_is_compiled_by_the_trial(tmp_path: Path) -> None:
+    """A drive after the trial adds nothing to Numba's cache."""
+    world = make_world(tmp_path / "world")
+    released(world, "one")
+    write_drive(
+        tmp_path / "drive.mcap", seed=3, vehicle="car1", start=datetime(2026, 1, 1, 12, tzinfo=UTC), duration_s=3.0
+    )
+    where = ("--vehicle", tmp_path / "vehicle")
+    environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+
+    def edge(*arguments: str | Path) -> set[str]:
+        command = [sys.executable, "-m", "fleet_assets.edge", *map(str, (*arguments, *where))]
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        return {path.name for path in (tmp_path / "vehicle" / "numba").rglob("*.nbc")}
+
+    edge("init", "--root", world.releases.roots.path(1), "--hardware", HARDWARE)
+    compiled = edge("update", "--channel", world.channel)
+    assert len(compiled) > 20
+    assert edge("run", "--recording", tmp_path / "drive.mcap") == compiled
