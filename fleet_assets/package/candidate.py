@@ -28,6 +28,8 @@ from fleet_assets.package.releases import ARCHIVE, EVALUATION, Releases
 from fleet_assets.signing.files import one_at_a_time
 from fleet_assets.signing.keys import KeyRing, PublicKey
 
+BOUND_DATASET = "dataset_commit"  # in a verdict's bound_to
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -76,6 +78,13 @@ def _lay_out(folder: Path, parts: Parts, hardware: str, policy: ReleasePolicy) -
         hardware=hardware, runtime=runtime, integrity=_integrity(folder),
     )  # fmt: skip
     refuse_empty(evidence)
+    judged, told = verdict.bound_to.get(BOUND_DATASET), parts.provenance.dataset_commit
+    if judged != told:
+        raise FleetError(
+            "The model was judged on another dataset than it comes from",
+            where=f"judged at commit {judged}, told {told}",
+            remedy="Judge it on the test drives of its own dataset.",
+        )
     _write(folder / parts_of.VERDICT, verdict.to_document())
     _write(folder / parts_of.EVIDENCE, evidence)
     network = hash_file(folder / parts_of.MODEL / "model.onnx")[1]

@@ -112,8 +112,9 @@ def bake_off(context: dg.AssetExecutionContext, fleet: FleetResource, profile: P
 )
 def model(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Profile) -> dg.MaterializeResult:
     from fleet_assets.edge.model import DESCRIPTION, Model
+    from fleet_assets.edge.payload import artefact_sha256
     from fleet_assets.train.bake_off import by_slice
-    from fleet_assets.train.export import detections, export, folder_sha256
+    from fleet_assets.train.export import detections, export
     from fleet_assets.train.fit import Recipe, fit
     from fleet_assets.train.frames import FrameSet
     from fleet_assets.train.rig import vehicle_rig
@@ -149,13 +150,13 @@ def model(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Prof
     )
     checkpoint.unlink(missing_ok=True)
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(folder_sha256(place)),
+        data_version=dg.DataVersion(artefact_sha256(place)),
         metadata={
             "profile": profile.name,
             "folder": str(place),
             "training_set": str(folder),
             "form": recipe.form,
-            "artefact_sha256": folder_sha256(place),
+            "artefact_sha256": artefact_sha256(place),
             "parity": exported.parity.__dict__,
             "calibration_set": exported.calibration_sha256,
             "thresholds_ppm": list(exported.calibration.thresholds_ppm),

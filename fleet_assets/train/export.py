@@ -5,7 +5,6 @@ which edge/model.py opens; evaluation and release take the same one."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import tempfile
@@ -196,11 +195,3 @@ def _describe(folder: Path, fitted: Fitted, rig: Rig, calibration: Calibration, 
         "versions": dict(versions),
     }
     (folder / DESCRIPTION).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def folder_sha256(folder: Path) -> str:
-    """Of the names and bytes of an artefact's files."""
-    found = hashlib.sha256()
-    for name in (MODEL, DESCRIPTION, GOLDEN):
-        found.update(name.encode() + hashlib.sha256((folder / name).read_bytes()).digest())
-    return found.hexdigest()

@@ -32,7 +32,7 @@ from fleet_assets.evaluate.record import EVIDENCE, evidence_sha256, write_record
 from fleet_assets.features.bundle_build import build_bundle
 from fleet_assets.features.snapshot_build import EVENT_TIME, SnapshotView, build_snapshot
 from fleet_assets.package.approve import sign
-from fleet_assets.package.candidate import Parts, build_candidate
+from fleet_assets.package.candidate import BOUND_DATASET, Parts, build_candidate
 from fleet_assets.package.evidence import Provenance
 from fleet_assets.package.policy import load_release_policy
 from fleet_assets.package.releases import Releases
@@ -118,6 +118,7 @@ def judged(parts: Parts, *, night: float = 0.9, drives: int = 90, profile: str =
     bundle = Manifest.read(parts.features, KeyRing([parts.features_key]))
     bound_to = {
         BOUND_ARTEFACT: artefact_sha256(parts.model), BOUND_FEATURES: bundle.id, EVIDENCE: evidence_sha256(found),
+        BOUND_DATASET: parts.provenance.dataset_commit,
     }  # fmt: skip
     shutil.rmtree(parts.evaluation, ignore_errors=True)
     write_record(parts.evaluation, gate, found, Judgement(gate, found).verdict(candidates_judged=1, bound_to=bound_to))

@@ -1,0 +1,185 @@
+"""Releases: verifying and signing a candidate, publishing it, updating a vehicle, tracing it; and what an update carries.
+
+The model has the form of the demo and random weights, and detections that are always right: a time does not depend on what was
+learned. Peer of the trace: unpacking the archive and reading it there. Floor of verifying and installing: the archive's sha256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+import zlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from benchmarks.harness import Options, Row, fastest, row
+from fleet_assets.deploy.channel import publish, refresh
+from fleet_assets.deploy.throw_away import APPROVERS, Ceremony, hold
+from fleet_assets.edge.bundle import Manifest
+from fleet_assets.edge.feed import LIVE
+from fleet_assets.edge.floor import Floor
+from fleet_assets.edge.objects import CLASSES, Objects
+from fleet_assets.edge.payload import BOUND_ARTEFACT, BOUND_FEATURES, MANIFEST, artefact_sha256, unpack
+from fleet_assets.edge.vehicle import Vehicle
+from fleet_assets.evaluate.evidence import NOMINAL, Evidence
+from fleet_assets.evaluate.gate import Judgement
+from fleet_assets.evaluate.gate_file import gate_path, load_gate
+from fleet_assets.evaluate.record import EVIDENCE, evidence_sha256, write_record
+from fleet_assets.package.approve import sign, verify_candidate
+from fleet_assets.package.candidate import BOUND_DATASET, Parts, build_candidate
+from fleet_assets.package.evidence import Provenance
+from fleet_assets.package.policy import load_release_policy
+from fleet_assets.package.releases import Releases
+from fleet_assets.package.tracing import trace_of
+from fleet_assets.signing.keys import SigningKey
+
+_HARDWARE, _PLACES = "cpu_x86_64", 1_000
+_DRIVES, _FRAMES, _OBJECTS = 60, 24, 9  # of the evaluation
+
+
+def rows(options: Options) -> list[Row]:
+    with TemporaryDirectory(prefix="fleet-bench-") as scratch:
+        folder = Path(scratch)
+        releases = Releases(folder / "releases")
+        ceremony = hold(releases, folder / "keys")
+        parts = [_parts(folder / name, seed) for seed, name in enumerate(("one", "two"))]
+        ids = [build_candidate(releases, one, _HARDWARE, load_release_policy()) for one in parts]
+        found = [_approval(releases, ids[0], ceremony)]
+        for name in APPROVERS[1:]:
+            sign(releases, ids[0], ceremony.keys[name])
+        publish(releases, ids[0])
+        found += [_channel(releases), _update(releases, folder), _trace(releases, ids[0], folder)]
+        return [*found, _carried(releases, ids)]
+
+
+def _approval(releases: Releases, id_: str, ceremony: Ceremony) -> Row:
+    archive, key = releases.archive(id_), ceremony.keys[APPROVERS[0]]
+    times = fastest(
+        {
+            "ours": lambda: sign(releases, id_, key),
+            "verifying alone": lambda: verify_candidate(releases, id_),
+            "floor": lambda: hashlib.sha256(archive.read_bytes()).digest(),
+        }
+    )
+    return row("verify a candidate and sign it", times, note=f"{_DRIVES * _FRAMES} frames judged anew")
+
+
+def _channel(releases: Releases) -> Row:
+    return row(
+        "refresh the channel", fastest({"ours": lambda: refresh(releases)}), note="snapshot and timestamp, on disk"
+    )
+
+
+def _update(releases: Releases, folder: Path) -> Row:
+    """The first one compiles what drives call; the others find it in Numba's cache."""
+    vehicle = folder / "vehicle"
+    archive = next((releases.folder / "channel" / "targets").rglob("*.tar"))
+
+    def ours() -> None:
+        shutil.rmtree(vehicle, ignore_errors=True)
+        Vehicle.init(vehicle, releases.roots.path(1), _HARDWARE, Floor(profile="demo")).update(
+            releases.folder / "channel"
+        )
+
+    started = time.perf_counter()
+    ours()
+    first_s = time.perf_counter() - started
+    times = fastest({"ours": ours, "floor": lambda: hashlib.sha256(archive.read_bytes()).digest()})
+    return row("update a vehicle, trial run included", times, note=f"the first one, which may compile: {first_s:.1f} s")
+
+
+def _trace(releases: Releases, id_: str, folder: Path) -> Row:
+    def unpacked() -> None:
+        with TemporaryDirectory(dir=folder) as scratch:
+            unpack(releases.archive(id_), Path(scratch, "payload")).evidence()
+
+    times = fastest({"ours": lambda: trace_of(releases, id_), "unpack and read": unpacked})
+    return row("trace a release", times, note="goal: under 50 ms")
+
+
+def _carried(releases: Releases, ids: list[str]) -> Row:
+    """An update carries the whole archive; beside it, what a delta by files would carry, and the archive packed."""
+    old, new = (
+        {name: tuple(about.values()) for name, about in releases.document(id_, MANIFEST)["files"].items()}
+        for id_ in ids
+    )
+    changed = sum(int(about[0]) for name, about in new.items() if old.get(name) != about)
+    content = releases.archive(ids[1]).read_bytes()
+    times = fastest({"ours": lambda: zlib.compress(content, 6)})
+    note = f"archive {len(content)} bytes; packed {len(zlib.compress(content, 6))}; files that changed {changed}"
+    return row("pack what an update carries", times, note=note)
+
+
+# ---- a release to work with ------------------------------------------------------------------------------------------
+
+
+def _parts(folder: Path, seed: int) -> Parts:
+    import pyarrow as pa
+
+    from fleet_assets.features.bundle_build import build_bundle
+    from fleet_assets.features.snapshot_build import EVENT_TIME, SnapshotView, build_snapshot
+
+    views = []
+    for name in ("ego_motion", "scene_context", "sensor_health"):
+        values = np.random.default_rng(seed).normal(size=_PLACES)
+        features = dict.fromkeys(LIVE[name].FEATURES, values)
+        keys = {"drive_id": ["car1"] * _PLACES, "frame": np.arange(_PLACES), EVENT_TIME: np.full(_PLACES, 1)}
+        views.append(
+            SnapshotView(name, 1, ("drive_id", "frame"), list(features), pa.table({**keys, **features}), 0, "1")
+        )
+    folder.mkdir()
+    build_snapshot(
+        folder / "snapshot", views, service="bench", lakefs_commit="c0ffee", delta_versions={"features.x": 1}
+    )
+    key = SigningKey.create(folder / "key", "a passphrase of a benchmark")
+    kernels = [{"feature": name, "kernel": LIVE[name].__name__, "identity": "1"} for name in LIVE]
+    bundle = build_bundle(folder / "snapshot", folder / "features", [key], kernels=kernels)
+    model = _model(folder, seed)
+    _evaluation(folder / "evaluation", model, bundle)
+    provenance = Provenance("bench", "c0ffee", {"train": ("car1",)}, {"version": "0"}, {"seed": str(seed)})
+    return Parts(model, folder / "features", key.public, folder / "evaluation", provenance)
+
+
+def _model(folder: Path, seed: int) -> Path:
+    import torch
+
+    from fleet_assets.simulate.fleet import make_fleet, plan_fleet
+    from fleet_assets.train.batches import statistics_of
+    from fleet_assets.train.export import export
+    from fleet_assets.train.fit import Fitted, Recipe
+    from fleet_assets.train.model import make
+    from fleet_assets.train.recordings import frames_of_recordings
+    from fleet_assets.train.rig import vehicle_rig
+
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    (made,) = make_fleet(plan_fleet(1, 7), folder, duration_s=7.0, setup="default")
+    frames = frames_of_recordings([made.path])
+    fitted = Fitted(make("attention").eval(), statistics_of(frames), Recipe(threads=1), [], f"random {seed}")
+    return export(fitted, frames, frames, vehicle_rig(), folder / "model", versions={"seed": seed}).folder
+
+
+def _evaluation(folder: Path, model: Path, bundle: Manifest) -> None:
+    """Detections that are right, in drives by day and by night in turn."""
+    count = _DRIVES * _FRAMES * _OBJECTS
+    drive = np.repeat(np.arange(_DRIVES, dtype=np.int32), _FRAMES)
+    place = np.tile(np.arange(_OBJECTS), drive.size)
+    x_m, one = (2.0 + 5.0 * place).astype(np.float32), np.ones(count, dtype=np.float32)
+    frame, kind = np.repeat(np.arange(drive.size, dtype=np.int32), _OBJECTS), (place % len(CLASSES)).astype(np.int8)
+    truth = Objects(frame, kind, x_m, 0 * x_m, one, x_m, np.ones(count, dtype=np.bool_), one)
+    light, same = np.array(["day", "night"])[drive % 2], np.full(drive.size, "clear")
+    slices = {"light": light, "weather": same, "region": np.full(drive.size, "munich")}
+    evidence = Evidence(
+        tuple(f"car{number}" for number in range(_DRIVES)), drive, np.arange(drive.size, dtype=np.int64), slices, truth,
+        {NOMINAL: Objects(frame, kind, x_m, 0 * x_m, one)}, (500_000,) * len(CLASSES),
+    )  # fmt: skip
+    gate = load_gate(gate_path("demo"))
+    bound_to = {
+        BOUND_ARTEFACT: artefact_sha256(model), BOUND_FEATURES: bundle.id, EVIDENCE: evidence_sha256(evidence),
+        BOUND_DATASET: "c0ffee",
+    }  # fmt: skip
+    verdict = Judgement(gate, evidence).verdict(candidates_judged=1, bound_to=bound_to)
+    write_record(folder, gate, evidence, verdict)
