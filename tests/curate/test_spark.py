@@ -1,4 +1,4 @@
-"""Spark and the program select the same frames, on real data in the lake."""
+"""Spark in the lake: it selects the same frames as the program, and its tasks make samples."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from recordings import land
 
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.curate.batch import scenarios_batch
+from fleet_assets.curate.dataset import make, publish
 from fleet_assets.curate.frame_view import VIEW, frame_view, spark_view
 from fleet_assets.curate.mining import find
 from fleet_assets.curate.predicate_forms import outcomes, program_of, spark_sql
+from fleet_assets.curate.recipe import load_recipe
+from fleet_assets.curate.samples import samples_batch
+from fleet_assets.curate.samples_reader import Samples
 from fleet_assets.curate.scenarios import condition
 from fleet_assets.features.batch import features_batch
 from fleet_assets.ingest.batch import ingest_batch
@@ -78,3 +82,13 @@ def test_mining(spark_home: Home, lake: Lake) -> None:
     assert [row["frames"] for row in found] == sorted((row["frames"] for row in found), reverse=True)
     assert len(find(spark_home, snapshot, condition("TRUE"), limit=1)) == 1
     assert find(spark_home, snapshot, condition("frames.frame < 0"), limit=10) == []
+
+
+def test_samples_are_made_by_spark_tasks(spark_home: Home, lake: Lake) -> None:
+    made = make(lake.at(), load_recipe("demo"), "by-spark")
+    publish(lake, made, run_id="by-spark")
+    outcome = samples_batch(spark_home, lake, "by-spark", run_id="by-spark")
+    assert {drive.status for drive in outcome.drives} == {"published"}, outcome
+    samples = Samples.open(lake, "by-spark")
+    rows = sum(batch.num_rows for batch in samples.batches(columns=["camera"]))
+    assert rows == made.clips.num_rows > 0
