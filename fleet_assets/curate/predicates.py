@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -113,19 +114,19 @@ def parse(text: str, catalogue: Catalogue, scenarios: Mapping[str, str] | None =
 
 @dataclass
 class _Reader:
-    """One text. within: scenarios that are being read, so that none is made of itself."""
+    """One text. within: scenarios that are being read, so that none is made of itself. parsed, parts: what was parsed, and how
+    many parts were read, with all scenarios: these may double with every level."""
 
     text: str
     catalogue: Catalogue
     scenarios: Mapping[str, str]
     within: tuple[str, ...]
+    parsed: dict[str, Any] = field(default_factory=dict)
+    parts: Counter[str] = field(default_factory=Counter)
+    used: set[str] = field(default_factory=set)
 
     def predicate(self) -> Predicate:
-        self.used: set[str] = set()
         term = self.boolean(self._parsed(), 0)
-        size = sum(1 for _ in term.walk())
-        if size > SIZE:
-            self.refuse(f"The predicate has {size} parts; at most {SIZE} are taken", 0, "Say it with fewer scenarios.")
         columns = {str(part.value) for part in term.walk() if part.operation == "column"}
         return Predicate(self.text, term, tuple(sorted(columns)), tuple(sorted(self.used)))
 
@@ -166,6 +167,9 @@ class _Reader:
     def term(self, node: exp.Expression, depth: int) -> Term:
         from sqlglot import exp
 
+        self.parts["read"] += 1
+        if self.parts["read"] > SIZE:
+            self.refuse(f"The predicate has more than {SIZE} parts", 0, "Say it with fewer scenarios.")
         if depth > DEPTH:
             self.refuse(f"The predicate is nested deeper than {DEPTH}", _at(node), "Say it in several scenarios.")
         if isinstance(node, (exp.And, exp.Or)):
@@ -318,14 +322,14 @@ class _Reader:
         if node.is_string:
             return Term("constant", "text", value=node.name, at=_at(node))
         try:
-            value = int(node.name) if node.name.isdigit() else float(node.name)
+            value = float(node.name)
         except ValueError:
             self.refuse(f"{node.name} is no number", _at(node))
-        if isinstance(value, int) and value < 2**63:
-            return Term("constant", "int", value=value, at=_at(node))
         if not math.isfinite(value):
             self.refuse(f"{node.name} is out of range", _at(node))
-        return Term("constant", "float", value=float(value), at=_at(node))
+        if node.name.isdecimal() and int(node.name) < 2**63:
+            return Term("constant", "int", value=int(node.name), at=_at(node))
+        return Term("constant", "float", value=value, at=_at(node))
 
     def _column(self, node: Any, depth: int) -> Term:
         at = _at(node)
@@ -345,10 +349,11 @@ class _Reader:
         if name not in self.scenarios:
             near = difflib.get_close_matches(name, self.scenarios, 1)
             self.refuse(f"There is no scenario {name!r}", at, f"Did you mean {near[0]}?" if near else None)
-        reader = _Reader(self.scenarios[name], self.catalogue, self.scenarios, (*self.within, name))
-        reader.used = set()
-        term = reader.boolean(reader._parsed(), depth)
-        self.used |= {name, *reader.used}
+        self.used.add(name)
+        reader = replace(self, text=self.scenarios[name], within=(*self.within, name))
+        if name not in self.parsed:
+            self.parsed[name] = reader._parsed()
+        term = reader.boolean(self.parsed[name], depth)
         return replace(term, at=at)
 
     def _alike(self, left: Term, right: Term) -> tuple[Term, Term]:

@@ -129,6 +129,7 @@ def test_scenarios_are_made_of_scenarios() -> None:
         ("complete AND (frames.speed_mps > 1", "1", "no predicate"),
         ("complete AND unit(1, '1;2') < frames.speed_mps", "'1;2'", "is no unit"),
         ("frames.frame BETWEEN SYMMETRIC 3 AND 1", "frames", "BETWEEN with symmetric"),
+        ("frames.speed_mps < " + "9" * 400, "9", "is out of range"),
         ("", "", "0 expressions"),
         ("complete\x00", "\x00", "cannot be printed"),
         ("(" * (DEPTH + 1) + "complete" + ")" * (DEPTH + 1), "", "nested deeper"),
@@ -148,8 +149,11 @@ def test_mistakes_have_a_place(text: str, at: str, why: str) -> None:
 
 def test_scenarios_cannot_grow_without_bound() -> None:
     scenarios = {"s0": "complete"} | {f"s{n}": f"scenario.s{n - 1} OR scenario.s{n - 1}" for n in range(1, 30)}
-    with pytest.raises(PredicateError, match="parts; at most"):
-        parse("scenario.s12", CATALOGUE, scenarios)
+    for name in ("s12", "s18"):
+        with pytest.raises(PredicateError, match="more than 2000 parts"):
+            parse(f"scenario.{name}", CATALOGUE, scenarios)
+    with pytest.raises(PredicateError, match="nested deeper"):
+        parse("scenario.s29", CATALOGUE, scenarios)
 
 
 def test_what_is_refused_names_the_scenario() -> None:
