@@ -19,9 +19,10 @@ from fleet_assets.contracts.rules import evaluate
 from fleet_assets.errors import FleetError
 from fleet_assets.formats.reader import RecordingFiles, open_recording
 from fleet_assets.ingest.decode import WHOLE_RECORDING, DecodedDrive
-from fleet_assets.simulate.drives import FAULTS
+from fleet_assets.simulate.drives import FAULTS, write_drive
 from fleet_assets.synchronise.drive import synchronise_drive
 from fleet_assets.synchronise.policy import load_alignment
+from fleet_assets.train.recordings import frames_of_recordings
 
 T0_NS = int(START.timestamp()) * SECOND
 SCOPES: tuple[Scope, ...] = ("row", "drive", "table")
@@ -303,3 +304,16 @@ def test_the_truth_does_not_travel(tmp_path: Path) -> None:
     decoded = decode(tmp_path, tmp_path / "a.mcap", start=START.isoformat())
     (recording,) = tables(decoded)["ingest.recordings"].to_pylist()
     assert [file["path"] for file in recording["files"]] == ["a.mcap"]
+
+
+def test_sparse_payload_gives_the_frames_of_the_whole_drive_less_often(tmp_path: Path) -> None:
+    """All that a frame needs is there, and nothing else differs."""
+    for name, every_s in (("whole", None), ("sparse", 1.0)):
+        write_drive(tmp_path / f"{name}.mcap", seed=7, start=START, duration_s=6.0, payload_every_s=every_s, threads=1)
+    assert (tmp_path / "sparse.mcap").stat().st_size < 0.4 * (tmp_path / "whole.mcap").stat().st_size
+    whole, sparse = (frames_of_recordings([tmp_path / f"{name}.mcap"]) for name in ("whole", "sparse"))
+    assert len(sparse) == 4  # at 2, 3, 4 and 5 s
+    at = np.searchsorted(whole.t_ns, sparse.t_ns)
+    for name in ("camera", "lidar", "radar", "age_s", "t_ns"):
+        np.testing.assert_array_equal(getattr(sparse, name), getattr(whole, name)[at])
+    assert len(sparse.truth) == np.isin(whole.truth.frame, at).sum()
