@@ -12,12 +12,11 @@ from typing import Any
 
 import dagster as dg
 
-from fleet_assets.curate.assets import DATASET
 from fleet_assets.features.assets import BUNDLE
 from fleet_assets.resources import FleetResource, Profile
+from fleet_assets.train.assets import MODEL, TRAINING_SET
 
 REPORT, VERDICT = (dg.AssetKey(["evaluate", name]) for name in ("report", "verdict"))
-TRAINING_SET, MODEL = (dg.AssetKey(["train", name]) for name in ("training_set", "model"))
 _CHECK = "gate"
 _OWNERS = ["team:fleet"]
 _LOOKED_BACK = 50  # verdicts, for the last that passed
@@ -25,7 +24,7 @@ _LOOKED_BACK = 50  # verdicts, for the last that passed
 
 @dg.asset(
     key=REPORT,
-    deps=[DATASET, TRAINING_SET, MODEL, BUNDLE],
+    deps=[TRAINING_SET, MODEL, BUNDLE],
     group_name="evaluate",
     owners=_OWNERS,
     kinds={"onnx", "parquet"},
@@ -40,17 +39,18 @@ def report(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Pro
     from fleet_assets.train.frames import FrameSet
 
     home, gate = fleet.home, load_gate(gate_path(profile.name))
-    dataset, model = _told(context, DATASET), Path(_told(context, MODEL)["folder"])
-    frames = FrameSet.load(Path(_told(context, TRAINING_SET)["folder"]) / "test")
-    commit_id = str(dataset["read_at"])
+    trained = _told(context, MODEL)
+    model, commit_id = Path(trained["folder"]), str(trained["lakefs_commit"])
+    frames = FrameSet.load(Path(trained["training_set"]) / "test")
     recordings = None
     if gate.rehearsals:
         recordings = fetch_recordings(fleet.lake.at(commit_id), frames.drives, home.scratch / "rehearsals")
     folder = home.data / "evaluate" / (context.run.root_run_id or context.run.run_id)
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier try of this run
     bound_to = {
-        "dataset": str(dataset["dataset"]),
+        "dataset": str(trained["dataset"]),
         "dataset_commit": commit_id,
+        "code_sha256": str(trained["code_sha256"]),
         BOUND_FEATURES: str(_told(context, BUNDLE)["bundle"]),
     }
     done = evaluate(
