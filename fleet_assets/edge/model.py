@@ -178,7 +178,7 @@ class Model:
         none."""
         golden = read_golden(self.folder / GOLDEN)
         heat, offset = self.run(golden)
-        off = max(np.abs(_sigmoid(heat) - _sigmoid(golden["heat"])).max(), np.abs(offset - golden["offset"]).max())
+        off = max(np.abs(sigmoid(heat) - sigmoid(golden["heat"])).max(), np.abs(offset - golden["offset"]).max())
         if not off <= self.description.tolerance:
             raise FleetError(
                 f"{self.folder / MODEL} does not compute what it should: off by {off:.4f}",
@@ -190,13 +190,14 @@ class Model:
 def objects_of(heat: np.ndarray, offset: np.ndarray, temperature: np.ndarray, shift: np.ndarray) -> Objects:
     """Peaks of a model's outputs, with confidence."""
     frame, class_id, place, logit = peaks(heat, offset, np.float32(LEAST_LOGIT), MOST_OBJECTS)
-    confidence = _sigmoid(logit / temperature[class_id] + shift[class_id])
+    confidence = sigmoid(logit / temperature[class_id] + shift[class_id])
     x_m = place[:, 0] * np.float32(pre.CELL_M) + np.float32(pre.GRID_X_M[0])
     y_m = place[:, 1] * np.float32(pre.CELL_M) + np.float32(pre.GRID_Y_M[0])
     return Objects(frame, class_id, x_m, y_m, confidence.astype(np.float32))
 
 
-def _sigmoid(values: np.ndarray) -> np.ndarray:
+def sigmoid(values: np.ndarray) -> np.ndarray:
+    """Without overflow."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)))
 
 

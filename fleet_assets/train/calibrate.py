@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fleet_assets.edge.model import sigmoid
 from fleet_assets.edge.objects import CLASSES, Objects
 from fleet_assets.kernels.matching import match
 
@@ -46,7 +47,7 @@ def calibrate(found: Objects, truth: Objects, precision: Mapping[str, float] = P
         rows = found.class_id == class_id
         slope, shift[class_id] = _platt(logit[rows], hit[rows])
         temperature[class_id] = 1 / slope
-        calibrated = _sigmoid(logit[rows] * slope + shift[class_id])
+        calibrated = sigmoid(logit[rows] * slope + shift[class_id])
         thresholds.append(_threshold_ppm(calibrated, hit[rows], precision[name]))
     return Calibration(temperature, shift, tuple(thresholds))
 
@@ -62,7 +63,7 @@ def _platt(logit: np.ndarray, hit: np.ndarray) -> tuple[float, float]:
     weights = np.array([1.0, 0.0])
     loss = _surprise(inputs @ weights, target)
     for _ in range(_ITERATIONS):
-        share = _sigmoid(inputs @ weights)
+        share = sigmoid(inputs @ weights)
         gradient = inputs.T @ (share - target)
         curvature = (inputs * (share * (1 - share))[:, None]).T @ inputs + 1e-6 * np.eye(2)
         step = np.linalg.solve(curvature, gradient)
@@ -72,10 +73,6 @@ def _platt(logit: np.ndarray, hit: np.ndarray) -> tuple[float, float]:
             break
         weights, loss = weights - step, after
     return max(float(weights[0]), 0.05), float(weights[1])
-
-
-def _sigmoid(logit: np.ndarray) -> np.ndarray:
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * logit)))
 
 
 def _surprise(logit: np.ndarray, target: np.ndarray) -> float:

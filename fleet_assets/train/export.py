@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from fleet_assets.edge import inputs as pre
-from fleet_assets.edge.model import DESCRIPTION, FORMAT, GOLDEN, MODEL, Model
+from fleet_assets.edge.model import DESCRIPTION, FORMAT, GOLDEN, MODEL, Model, sigmoid
 from fleet_assets.edge.objects import CLASSES, Objects
 from fleet_assets.edge.rig import Rig
 from fleet_assets.train.batches import fingerprint
@@ -150,15 +150,23 @@ class _Frames:
 
 def _quantise(full: Path, small: Path, fitted: Fitted, frames: FrameSet) -> None:
     import onnx
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    logging.getLogger().setLevel(logging.ERROR)
     prepared = small.with_name("prepared.onnx")
-    quant_pre_process(str(full), str(prepared), skip_symbolic_shape=True)
-    names = [one.name for one in onnx.load(str(prepared), load_external_data=False).graph.input]
+    logging.disable(logging.WARNING)  # it warns, by the root logger, of what is done here on purpose
+    try:
+        quant_pre_process(str(full), str(prepared), skip_symbolic_shape=True)
+        names = [one.name for one in onnx.load(str(prepared), load_external_data=False).graph.input]
+        _to_int8(prepared, small, _Frames(_inputs(fitted, frames), names))
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _to_int8(prepared: Path, small: Path, reader: _Frames) -> None:
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
     quantize_static(
-        str(prepared), str(small), _Frames(_inputs(fitted, frames), names), quant_format=QuantFormat.QDQ, per_channel=True,
+        str(prepared), str(small), reader, quant_format=QuantFormat.QDQ, per_channel=True,
         reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         calibrate_method=CalibrationMethod.MinMax,
     )  # fmt: skip
@@ -169,13 +177,13 @@ def _parity(fitted: Fitted, inputs: dict[str, np.ndarray], full: Path, small: Pa
 
     with torch.no_grad():
         heat, _ = fitted.model(*(torch.from_numpy(inputs[name]) for name in pre.INPUTS))
-    expected = torch.sigmoid(heat).numpy()
+    expected = sigmoid(heat.numpy())
     off = []
     for path in (full, small):
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         names = [one.name for one in session.get_inputs()]
         (found,) = session.run(["heat"], {name: inputs[name] for name in names})
-        difference = np.abs(1 / (1 + np.exp(-found)) - expected)
+        difference = np.abs(sigmoid(found) - expected)
         off += [float(difference.max()), float(difference.mean())]
     return Parity(*off)
 
