@@ -14,6 +14,7 @@ import dagster as dg
 from fleet_assets.capture.assets import context_files
 from fleet_assets.capture.context_files import read, summary
 from fleet_assets.contracts.loader import load_tables
+from fleet_assets.errors import FleetError
 from fleet_assets.features.batch import features_batch
 from fleet_assets.features.identity import code_version, repo_hash
 from fleet_assets.features.places import CONTEXT, VISITS
@@ -88,7 +89,9 @@ def place_context(context: dg.AssetExecutionContext, fleet: FleetResource) -> dg
             blocking=True,
         ),
         dg.AssetCheckSpec(
-            "file", asset=asset_key(LANES), description="Whether lanes.csv can be used; else the last map stays."
+            "file",
+            asset=asset_key(LANES),
+            description="Whether lanes.csv can be used as a whole; else the last map stays.",
         ),
     ],
 )
@@ -99,24 +102,27 @@ def lane_curvature(
     from fleet_assets.features.lanes import CONTRACT, lanes_of, measured, publish_lanes, tile_of
 
     key, file = asset_key(LANES), read(fleet.home.context, CONTRACT)
-    wrong = [summary(file)] if file.error or file.refused else []
-    yield _check("file", wrong, dg.AssetCheckSeverity.WARN, asset=key)
+    lanes, tile, wrong, findings = None, None, [], []
     metadata: dict[str, Any] = {"file": summary(file), "rows_published": 0}
-    if file.rows.num_rows:
-        lanes = lanes_of(file, load_lane_policy())
-        tile = tile_of(lanes)
+    if file.sha256:
+        try:
+            lanes = lanes_of(file, load_lane_policy())
+            tile = tile_of(lanes)
+        except FleetError as error:
+            wrong = [str(error)]
+    yield _check("file", wrong, dg.AssetCheckSeverity.WARN, asset=key)
+    if lanes is not None and tile is not None:
         slices = measured(lanes, tile)
         findings = [str(one) for one in slices if not one.holds]
-        yield _check(_APPROXIMATES, findings, dg.AssetCheckSeverity.ERROR, asset=key)
-        if findings:
-            raise dg.Failure("The map's lanes are not what is promised; it was not published.", allow_retries=False)
-        run_id = context.run.root_run_id or context.run.run_id
-        done = publish_lanes(fleet.lake, lanes, tile, _time_of_run(context), run_id=run_id)
         metadata |= {"map": lanes.map_version, "cells": tile.lane_cell.size}
         metadata |= {f"error, {one.curve}, {one.fix}": str(one) for one in slices}
+    yield _check(_APPROXIMATES, findings, dg.AssetCheckSeverity.ERROR, asset=key)
+    if findings:
+        raise dg.Failure("The map's lanes are not what is promised; it was not published.", allow_retries=False)
+    if lanes is not None and tile is not None:
+        run_id = context.run.root_run_id or context.run.run_id
+        done = publish_lanes(fleet.lake, lanes, tile, _time_of_run(context), run_id=run_id)
         metadata["rows_published"] = done.rows.get(LANES, 0) if done else 0
-    else:
-        yield _check(_APPROXIMATES, [], dg.AssetCheckSeverity.ERROR, asset=key)
     snapshot = fleet.lake.at()
     counted: dict[str, Any] = {"dagster/row_count": snapshot.row_count(LANES), "lakefs_commit": snapshot.commit_id}
     yield dg.MaterializeResult(asset_key=key, metadata={**counted, **metadata})

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fleet_assets.capture.context_files import ContextFile
+from fleet_assets.capture.context_files import ContextFile, summary
 from fleet_assets.errors import FleetError
 from fleet_assets.features.identity import code_version
 from fleet_assets.features.lane_policy import Fix, LanePolicy
@@ -28,11 +28,14 @@ from fleet_assets.kernels.features import lane_curvature as kernel
 from fleet_assets.kernels.features.lane_cell import CELL_M, M_PER_DEG, lane_cells
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.publish import Published
+from fleet_assets.lake.tables import day_of
 
 CONTRACT, TABLE = "context.lanes", "features.lane_curvature"
 VIEW = "lane_curvature"
 _SLACK = 1.05  # of the index over what is asked of it
 _SEGMENTS_AT_ONCE = 50_000
+_CELLS_AT_ONCE = 250_000
+_MOST_CELLS = 5_000_000  # 80 square kilometres of lanes
 _FIXES = 200_000  # per kind of fix, at which the error is measured
 
 
@@ -87,8 +90,6 @@ class Tile:
     def curvature_at(self, place: np.ndarray) -> np.ndarray:
         """As Lanes.curvature_at, by the cell alone."""
         cells = lane_cells(*np.ascontiguousarray(place.T))
-        if not self.lane_cell.size:
-            return np.full(cells.size, np.nan)
         at = np.minimum(np.searchsorted(self.lane_cell, cells), self.lane_cell.size - 1)
         return np.where(self.lane_cell[at] == cells, self.curvature_per_m[at], np.nan)
 
@@ -118,8 +119,16 @@ class Measured:
 
 
 def lanes_of(file: ContextFile, policy: LanePolicy) -> Lanes:
-    """Rows of context.lanes as lanes: parted where numbers of points are missing, and where points are too far apart. Raises
-    FleetError for several versions of a map."""
+    """Rows of context.lanes as lanes: parted where numbers of points are missing, and where points are too far apart.
+
+    Raises FleetError for a file that is not right as a whole, one without lanes, and several versions of a map.
+    """
+    if file.error is not None:
+        raise file.error
+    if file.refused:
+        raise FleetError(
+            "lanes.csv is not right as a whole", where=summary(file), remedy="Give a map without wrong rows."
+        )
     rows = file.rows.sort_by([("lane_id", "ascending"), ("point", "ascending")])
     versions = pc.unique(rows["map_version"]).to_pylist()
     if len(versions) != 1:
@@ -134,23 +143,38 @@ def lanes_of(file: ContextFile, policy: LanePolicy) -> Lanes:
     east = np.diff(longitude) * M_PER_DEG * np.cos(np.radians(latitude[1:]))
     parted = (np.diff(lane) != 0) | (np.diff(point) != 1.0) | (np.hypot(north, east) > policy.gap_m)
     begin = np.concatenate([[0], np.flatnonzero(parted) + 1, [len(lane)]]).astype(np.int64)
-    return Lanes(versions[0], latitude, longitude, begin, policy, file)
+    lanes = Lanes(versions[0], latitude, longitude, begin, policy, file)
+    if not lanes.segments[0].size:
+        raise FleetError("lanes.csv has no lane", where=summary(file), remedy="Give each lane at least two points.")
+    return lanes
 
 
 def tile_of(lanes: Lanes) -> Tile:
-    """Every cell whose middle is within reach of a lane that leads that way."""
+    """Every cell whose middle is within reach of a lane that leads that way. Raises FleetError for more than a region's."""
     first = lanes.segments[0]
-    near = [np.empty(0, dtype=np.int64)]
+    near = np.empty(0, dtype=np.int64)
     for begin in range(0, first.size, _SEGMENTS_AT_ONCE):
         part = first[begin : begin + _SEGMENTS_AT_ONCE]
         cells, _ = kernel.cells_near(lanes.latitude_deg, lanes.longitude_deg, part, lanes.policy.reach_m, CELL_M)
-        near.append(np.unique(cells))
-    place = kernel.middles(np.unique(np.concatenate(near)))
+        near = np.union1d(near, cells)
+        if near.size > _MOST_CELLS:
+            raise FleetError(
+                f"The lanes lie in more than {_MOST_CELLS:,} cells",
+                where=f"point {part[-1]} of {lanes.latitude_deg.size}",
+                remedy="Give the map of a smaller region.",
+            )
+    made = [_served(lanes, near[begin : begin + _CELLS_AT_ONCE]) for begin in range(0, near.size, _CELLS_AT_ONCE)]
+    cell, curvature = (np.concatenate(parts) for parts in zip(*made, strict=True))
+    order = np.argsort(cell)
+    return Tile(cell[order], curvature[order])
+
+
+def _served(lanes: Lanes, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of cells without sector: those with a sector that has a lane, and its curvature."""
+    place = kernel.middles(cells)
     curvature = kernel.quantised(lanes.curvature_at(place), lanes.policy.quantum_per_m)
     known = np.flatnonzero(np.isfinite(curvature))
-    cell = lane_cells(*np.ascontiguousarray(place[known].T))
-    order = np.argsort(cell)
-    return Tile(cell[order], curvature[known][order])
+    return lane_cells(*np.ascontiguousarray(place[known].T)), curvature[known]
 
 
 def measured(lanes: Lanes, tile: Tile) -> list[Measured]:
@@ -222,7 +246,8 @@ def publish_lanes(
         return None
     gone = np.setdiff1d(before["lane_cell"].to_numpy(), tile.lane_cell)
     rows = pa.concat_tables([now, _rows(gone, np.full(gone.size, np.nan), lanes.map_version)])
-    for name, values in (("drive_id", key), ("t_ns", published_ns), ("available_ns", published_ns)):
+    times = [("t_ns", published_ns), ("available_ns", published_ns)]
+    for name, values in (("drive_id", key), ("day", day_of(key)), *times):
         rows = rows.append_column(name, pa.repeat(values, rows.num_rows))
     policy = lanes.policy
     made_by = f"{code_version([VIEW])} policy@v{policy.version}:{policy.fingerprint[:16]}"

@@ -36,7 +36,10 @@ class LargeJoin:
     over_rows: int
 
     def takes(self, snapshot: Snapshot, view: View, question: Question) -> bool:
-        return question.rows.num_rows > 0 and self._rows(snapshot, view, question) > self.over_rows
+        count = question.rows.num_rows
+        if count == 0 or snapshot.row_count(view.table) + count <= self.over_rows:
+            return False  # which drives are asked for need not be counted
+        return self._rows(snapshot, view, question) > self.over_rows
 
     def values(self, snapshot: Snapshot, view: View, question: Question) -> list[pa.ChunkedArray]:
         """The view's features. Raises FleetError where Spark does not answer, and where two rows of one key say the same time:
@@ -49,7 +52,7 @@ class LargeJoin:
             raise FleetError(
                 f"{view.name} could not be joined on Spark",
                 where=str(error).splitlines()[0],
-                remedy="`fleet status` shows the servers; `fleet logs spark` what was wrong.",
+                remedy="`fleet status` shows the servers; the folder `logs` of the installation holds what they say.",
             ) from error
 
     def _values(self, snapshot: Snapshot, view: View, question: Question) -> list[pa.ChunkedArray]:

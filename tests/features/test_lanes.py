@@ -20,6 +20,7 @@ from fleet_assets.capture.context_files import read
 from fleet_assets.contracts.document import ContractError
 from fleet_assets.errors import FleetError
 from fleet_assets.features import lane_policy
+from fleet_assets.features import lanes as features_lanes
 from fleet_assets.features.lane_policy import load_lane_policy
 from fleet_assets.features.lanes import CONTRACT, Lanes, Tile, lanes_of, measured, tile_of
 from fleet_assets.kernels.features.elementary import compass_deg, cos_deg
@@ -148,13 +149,35 @@ def test_a_lane_is_parted_where_points_are_missing_or_far() -> None:
     assert np.isnan(whole.curvature_at(np.array([[latitude[0], longitude[0], 90.0]]))).all()
 
 
-def test_maps_that_say_nothing() -> None:
-    for rows in (lane_rows({"a": (np.zeros(1), np.zeros(1))}), lane_rows({"a": (np.zeros(5), np.zeros(5))})):
-        lanes = lanes_in(rows)
-        tile = tile_of(lanes)
-        assert tile.lane_cell.size == 0
-        assert measured(lanes, tile) == []
-        assert np.isnan(tile.curvature_at(np.array([[48.0, 11.0, 0.0]]))).all()
+def test_maps_that_say_nothing_are_refused() -> None:
+    for points in (np.zeros(1), np.zeros(5)):
+        with pytest.raises(FleetError, match="has no lane"):
+            lanes_in(lane_rows({"a": (points, points)}))
+
+
+def test_a_map_with_a_wrong_row_is_refused_as_a_whole(tmp_path: Path) -> None:
+    write_lanes(tmp_path / LANES, [(0, "munich")])
+    whole = (tmp_path / LANES).read_text()
+    (tmp_path / LANES).write_text(whole[: len(whole) // 2].rsplit(",", 2)[0] + "\n")  # cut off
+    with pytest.raises(FleetError, match="not right as a whole"):
+        lanes_of(read(tmp_path, CONTRACT), load_lane_policy())
+    (tmp_path / LANES).write_text("")
+    with pytest.raises(FleetError, match=r"lanes\.csv"):
+        lanes_of(read(tmp_path, CONTRACT), load_lane_policy())
+
+
+def test_a_map_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features_lanes, "_MOST_CELLS", 100)
+    with pytest.raises(FleetError, match="more than 100 cells"):
+        tile_of(lanes_in(lane_rows({"a": (np.arange(500.0), np.zeros(500))})))
+
+
+def test_parts_of_a_map_are_the_whole(town: Lanes, tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features_lanes, "_CELLS_AT_ONCE", 700)
+    monkeypatch.setattr(features_lanes, "_SEGMENTS_AT_ONCE", 300)
+    again = tile_of(town)
+    assert np.array_equal(again.lane_cell, tile.lane_cell)
+    assert again.curvature_per_m.tobytes() == tile.curvature_per_m.tobytes()
 
 
 def test_several_versions_are_no_map() -> None:
