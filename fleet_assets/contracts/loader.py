@@ -141,7 +141,10 @@ def table_from(document: Node) -> TableContract:
         columns=columns,
         primary_key=_positioned(properties, "primaryKey", "primaryKeyPosition"),
         partition_by=_positioned(properties, "partitioned", "partitionKeyPosition"),
-        rules=(*present(column.name for column in columns if column.required), *read_rules(table, known)),
+        rules=(
+            *present(column.name for column in columns if column.required and not column.payload),
+            *read_rules(table, known),
+        ),
         per_drive=bool(property_of(document, custom, "perDrive").of(bool)),
         keeps_quarantined=bool(property_of(document, custom, "keepsQuarantined").of(bool)),
         freshness_hours=_agreed(document, "frequency", "h"),

@@ -36,7 +36,7 @@ _PYTHON: dict[str, tuple[type, ...]] = {
 
 
 def present(columns: Iterable[str]) -> tuple[Rule, ...]:
-    """The rules that follow from columns being required."""
+    """The rules that follow from columns being required; payload is judged by none."""
     return tuple(
         Rule(f"{name} is present", "row", True, NOT_NULL, {"column": name}, "The contract requires it.")
         for name in columns
