@@ -69,7 +69,7 @@ def test_help_says_what_it_does_and_shows_an_example_that_parses(
     examples = [text for text in re.findall(r"`([^`]+)`", command.help or "") if re.search(rf"\bfleet {name}\b", text)]
     assert examples, command.help
     for example in examples:
-        words = [word for word in shlex.split(example) if "=" not in word or word.startswith("-")]
+        words = shlex.split(example)
         arguments = words[words.index("fleet") + 1 + len(name.split()) :]
         for word in arguments:
             if re.fullmatch(r"\w[\w/]*\.\w+", word):  # a file, which must be there

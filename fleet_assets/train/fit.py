@@ -10,7 +10,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,36 +75,48 @@ def fit(
     or none."""
     if not len(frames):
         raise FleetError("There is nothing to learn from", remedy="Give a training set with frames.")
-    torch.set_num_threads(recipe.threads)
+    with _arithmetic(recipe.threads):
+        torch.manual_seed(recipe.seed)
+        model = make(recipe.form)
+        statistics = start.statistics if start else statistics_of(frames)
+        if start:
+            model.load_state_dict(start.model.state_dict())
+        learning = [values for name, values in model.named_parameters() if name.startswith(recipe.part)]
+        if not learning:
+            raise FleetError(f"{recipe.form} has no part {recipe.part}", remedy="See the names of its modules.")
+        identity = _identity(frames, recipe, start)
+        optimizer = torch.optim.AdamW(learning, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        model = model.to(memory_format=torch.channels_last)
+        state = _read(checkpoint, identity)
+        if state is not None:
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+        losses: list[float] = state["losses"] if state else []
+        _train_mode(model, recipe.part)
+        for step in range(len(losses), recipe.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * _rate(step, recipe.steps)
+            losses.append(_step(model, learning, optimizer, _batch(frames, statistics, recipe, step), recipe))
+            if not math.isfinite(losses[-1]):
+                raise FleetError("The training diverged", where=f"step {step}", remedy="Lower the learning rate.")
+            if checkpoint is not None and (step + 1) % every == 0:
+                _write(checkpoint, identity, model, optimizer, losses)
+            if progress:
+                progress(step + 1, losses[-1])
+        return Fitted(model.eval(), statistics, recipe, losses, identity)
+
+
+@contextmanager
+def _arithmetic(threads: int) -> Iterator[None]:
+    """Of a training and of nothing else in the process: where tiny numbers are taken for zero, features have other bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
-    torch.manual_seed(recipe.seed)
-    model = make(recipe.form)
-    statistics = start.statistics if start else statistics_of(frames)
-    if start:
-        model.load_state_dict(start.model.state_dict())
-    learning = [values for name, values in model.named_parameters() if name.startswith(recipe.part)]
-    if not learning:
-        raise FleetError(f"{recipe.form} has no part {recipe.part}", remedy="See the names of its modules.")
-    identity = _identity(frames, recipe, start)
-    optimizer = torch.optim.AdamW(learning, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    model = model.to(memory_format=torch.channels_last)
-    state = _read(checkpoint, identity)
-    if state is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-    losses: list[float] = state["losses"] if state else []
-    _train_mode(model, recipe.part)
-    for step in range(len(losses), recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * _rate(step, recipe.steps)
-        losses.append(_step(model, learning, optimizer, _batch(frames, statistics, recipe, step), recipe))
-        if not math.isfinite(losses[-1]):
-            raise FleetError("The training diverged", where=f"step {step}", remedy="Lower the learning rate.")
-        if checkpoint is not None and (step + 1) % every == 0:
-            _write(checkpoint, identity, model, optimizer, losses)
-        if progress:
-            progress(step + 1, losses[-1])
-    return Fitted(model.eval(), statistics, recipe, losses, identity)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(before)
 
 
 def loss_of(fitted: Fitted, frames: FrameSet) -> float:

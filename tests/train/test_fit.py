@@ -65,6 +65,13 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         fit(frames, recipe, checkpoint=path)
 
 
+def test_a_training_leaves_the_arithmetic_of_its_process_as_it_was() -> None:
+    threads = torch.get_num_threads()
+    fit(random_frames(count=4), replace(RECIPE, steps=1))
+    assert np.array([5e-324]) * np.array([1.0]) > 0
+    assert torch.get_num_threads() == threads
+
+
 def test_every_frame_comes_once_before_any_comes_again() -> None:
     rows = np.concatenate([rows_of_step(10, 4, 3, step) for step in range(5)])
     assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
