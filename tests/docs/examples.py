@@ -49,7 +49,7 @@ def extended(folder: Path) -> Path:
     definitions = folder / "fleet_assets/definitions.py"
     text = definitions.read_text()
     for old, new in (
-        ("*FEATURES, *PLANNED]", "*FEATURES, top_speed, *PLANNED]"),
+        ("        *FEATURES,\n", "        *FEATURES,\n        top_speed,\n"),
         ("\nimport dagster as dg\n", "\nimport dagster as dg\nfrom fleet_assets.curate.assets import top_speed\n"),
     ):
         assert text.count(old) == 1
