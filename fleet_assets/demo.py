@@ -1,6 +1,7 @@
-"""The demo: a few simulated drives, most of them with faults, carried to synchronised frames, and a summary for people.
+"""The demo: a few simulated drives with faults and a fleet of short ones, carried to features, and on to a release and a vehicle.
 
-In: an installation (started if it is down). Out: published and quarantined drives, with reasons, and where to look.
+In: an installation (started if it is down). Out: published and quarantined drives, with reasons; what demo_release.py says;
+features looked up three ways; and where to look.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from fleet_assets import console, runs, show
 from fleet_assets.capture.deliver import deliver
 from fleet_assets.definitions import defs
+from fleet_assets.demo_release import release_and_drive, simulate_fleet
 from fleet_assets.lake.lake import Lake, Snapshot
 from fleet_assets.lake.schema import apply
 from fleet_assets.services import supervisor
@@ -44,6 +47,8 @@ SCENES = (
 DURATION_S = 30.0
 _FRAME = 100  # whose features are shown
 
+_Recording = tuple[Path, str, datetime]  # file, vehicle, start
+
 
 def demo(home: Home) -> bool:
     """Runs the main job on generated drives and says what came of it. A repeat replaces, and doubles nothing.
@@ -57,15 +62,9 @@ def demo(home: Home) -> bool:
     if changes := apply(lake):
         console.say(f"Tables made or evolved from their contracts: {len(changes)}")
 
-    console.say(f"Simulating {len(SCENES)} drives of {DURATION_S:.0f} s and delivering them to {home.landing}")
     recordings = home.scratch / "demo"
     recordings.mkdir(parents=True, exist_ok=True)
-    for seed, scene in enumerate(SCENES):
-        path = recordings / f"{scene.vehicle}-{seed}.mcap"
-        start = datetime.fromisoformat(scene.start)
-        write_drive(path, seed=seed, start=start, duration_s=DURATION_S, vehicle=scene.vehicle, faults=scene.faults)
-        deliver(path, home.landing, vehicle=scene.vehicle, start=scene.start)
-        console.say(f"  {path.name}: {scene.story}")
+    _deliver(home, [*_simulate_scenes(recordings), *simulate_fleet(recordings)])
 
     with runs.instance_of(home) as instance:
         keys = runs.select("*", defs).per_drive
@@ -73,12 +72,33 @@ def demo(home: Home) -> bool:
             runs.await_landed(instance, home, advance)
         with console.progress("runs") as advance:
             ended = runs.run(instance, home, keys, None, advance)
-    for run_id, why in ended.failures:
-        console.say(f"run {run_id[:8]} failed: {why}")
-    if ended.ok:
+        for run_id, why in ended.failures:
+            console.say(f"run {run_id[:8]} failed: {why}")
+    ok = ended.ok and release_and_drive(home, recordings)
+    if ok:
         _features(home, lake)
     _summary(home, lake.at("main"), time.monotonic() - started)
-    return ended.ok
+    return ok
+
+
+def _simulate_scenes(folder: Path) -> list[_Recording]:
+    console.say(f"Simulating {len(SCENES)} drives of {DURATION_S:.0f} s")
+    made = []
+    for seed, scene in enumerate(SCENES):
+        path = folder / f"{scene.vehicle}-{seed}.mcap"
+        start = datetime.fromisoformat(scene.start)
+        write_drive(path, seed=seed, start=start, duration_s=DURATION_S, vehicle=scene.vehicle, faults=scene.faults)
+        made.append((path, scene.vehicle, start))
+        console.say(f"  {path.name}: {scene.story}")
+    return made
+
+
+def _deliver(home: Home, recordings: list[_Recording]) -> None:
+    """All at once, so that they are one batch."""
+    console.say(f"Delivering {len(recordings)} recordings to {home.landing}")
+    for path, vehicle, start in recordings:
+        deliver(path, home.landing, vehicle=vehicle, start=f"{start:%Y-%m-%dT%H:%M:%SZ}")
+        path.unlink()
 
 
 def _features(home: Home, lake: Lake) -> None:
@@ -101,9 +121,10 @@ def _features(home: Home, lake: Lake) -> None:
 
 
 def _summary(home: Home, snapshot: Snapshot, seconds: float) -> None:
-    drives = show.drives(snapshot)
+    every, ours = show.drives(snapshot), {scene.vehicle for scene in SCENES}
+    drives = [drive for drive in every if drive["drive_id"].split("--")[0] in ours]
     columns = ("drive_id", "status", "streams", "frames", "complete_frames", "reasons")
-    _print(drives, columns, "Drives")
+    _print(drives, columns, "Drives, beside those of the fleet")
     refused = [row for drive in drives for row in _refused(snapshot, drive["drive_id"])]
     _print(refused, ("drive_id", "stream", "refused_rows", "reasons"), "Records that were read and not published")
     quality = [
@@ -112,9 +133,9 @@ def _summary(home: Home, snapshot: Snapshot, seconds: float) -> None:
         for row in show.match_quality(snapshot, drive["drive_id"])
     ]
     _print(quality, ("drive_id", "channel", "method", "frames", "matched", "dt_p95_ms"), "Synchronisation")
-    published = sum(drive["status"] == "published" for drive in drives)
+    published = sum(drive["status"] == "published" for drive in every)
     console.out.print(
-        f"\n{published} drives published, {len(drives) - published} quarantined, at lake commit "
+        f"\n{published} drives published, {len(every) - published} quarantined, at lake commit "
         f"{snapshot.commit_id[:12]}, in {seconds:.0f} s.\n"
         f"Lineage:    {home.webserver_url}/asset-groups\n"
         f"Lake:       {home.lakefs_url}/repositories (sign in with the keys in {home.root / 'secrets.json'})\n"

@@ -18,7 +18,7 @@ from fleet_assets.signing.keys import PUBLIC_SUFFIX, SigningKey
 from fleet_assets.signing.roles import Roles
 
 ROOT_HOLDERS, APPROVERS = ("ada", "bo", "cy"), ("dee", "eli", "fay")
-_PHRASE = "passphrase"
+PHRASE = "passphrase"
 _ROLES = """\
 [keys]
 {keys}
@@ -54,14 +54,14 @@ class Ceremony:
 
     @property
     def passphrase_file(self) -> Path:
-        return self.folder / _PHRASE
+        return self.folder / PHRASE
 
 
 def hold(releases: Releases, folder: Path) -> Ceremony:
     """Raises FleetError if there is a root already, or the folder has keys."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     passphrase = secrets.token_urlsafe(24)
-    write_durably(folder / _PHRASE, passphrase.encode(), mode=0o600)
+    write_durably(folder / PHRASE, passphrase.encode(), mode=0o600)
     keys = {name: SigningKey.create(folder / name, passphrase) for name in (*ROOT_HOLDERS, *APPROVERS)}
     public = {name: f"{name}{PUBLIC_SUFFIX}" for name in keys}
     public |= {
