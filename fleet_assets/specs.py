@@ -200,6 +200,15 @@ def _plot(png: bytes | None) -> dict[str, Any]:
     return {"plot": dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")}
 
 
+def last_metadata(context: dg.AssetExecutionContext, key: dg.AssetKey) -> dict[str, Any]:
+    """Metadata of an asset's last materialisation: of this run, or before. Raises dg.Failure when there is none."""
+    event = context.instance.get_latest_materialization_event(key)
+    found = event.asset_materialization if event else None
+    if found is None:
+        raise dg.Failure(f"There is no {key.to_user_string()} yet: materialise it.", allow_retries=False)
+    return {name: value.value for name, value in found.metadata.items()}
+
+
 def coming(stage: str, what: str, *, after: str) -> dg.AssetSpec:
     """An external asset that stands for a stage which is not built yet."""
     return dg.AssetSpec(

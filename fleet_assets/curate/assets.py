@@ -13,7 +13,7 @@ from fleet_assets.contracts.loader import load_tables
 from fleet_assets.curate.batch import INPUTS, OUTPUTS, made_by, scenarios_batch
 from fleet_assets.partitions import DRIVES, PER_DRIVE_BACKFILL
 from fleet_assets.resources import FleetResource, Profile
-from fleet_assets.specs import asset_key, column_schema, report, table_check_specs, table_specs
+from fleet_assets.specs import asset_key, column_schema, last_metadata, report, table_check_specs, table_specs
 
 DATASET, SAMPLES = (dg.AssetKey(["curate", name]) for name in ("dataset", "samples"))
 _OWNERS = ["team:fleet"]
@@ -136,11 +136,7 @@ def samples(context: dg.AssetExecutionContext, fleet: FleetResource) -> dg.Mater
 
 def dataset_name(context: dg.AssetExecutionContext) -> str:
     """The dataset that was made last: in this run, or before. Raises dg.Failure when there is none."""
-    event = context.instance.get_latest_materialization_event(DATASET)
-    found = event.asset_materialization if event else None
-    if found is None or "dataset" not in found.metadata:
-        raise dg.Failure("There is no dataset yet: materialise curate/dataset.", allow_retries=False)
-    return str(found.metadata["dataset"].value)
+    return str(last_metadata(context, DATASET)["dataset"])
 
 
 def _started(context: dg.AssetExecutionContext) -> datetime:

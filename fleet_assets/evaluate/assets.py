@@ -14,6 +14,7 @@ import dagster as dg
 
 from fleet_assets.features.assets import BUNDLE
 from fleet_assets.resources import FleetResource, Profile
+from fleet_assets.specs import last_metadata
 from fleet_assets.train.assets import MODEL, TRAINING_SET
 
 REPORT, VERDICT = (dg.AssetKey(["evaluate", name]) for name in ("report", "verdict"))
@@ -39,7 +40,7 @@ def report(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Pro
     from fleet_assets.train.frames import FrameSet
 
     home, gate = fleet.home, load_gate(gate_path(profile.name))
-    trained = _told(context, MODEL)
+    trained = last_metadata(context, MODEL)
     model, commit_id = Path(trained["folder"]), str(trained["lakefs_commit"])
     frames = FrameSet.load(Path(trained["training_set"]) / "test")
     recordings = None
@@ -51,7 +52,7 @@ def report(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Pro
         "dataset": str(trained["dataset"]),
         "dataset_commit": commit_id,
         "code_sha256": str(trained["code_sha256"]),
-        BOUND_FEATURES: str(_told(context, BUNDLE)["bundle"]),
+        BOUND_FEATURES: str(last_metadata(context, BUNDLE)["bundle"]),
     }
     done = evaluate(
         home, model, frames, gate, folder,
@@ -94,7 +95,7 @@ def verdict(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult |
     from fleet_assets.evaluate.record import verify
     from fleet_assets.evaluate.table import headline, markdown, verdict_rows
 
-    told = _told(context, REPORT)
+    told = last_metadata(context, REPORT)
     found = verify(Path(told["record"]))
     table = dg.MetadataValue.md(markdown(verdict_rows(found)))
     yield dg.MaterializeResult(
@@ -116,15 +117,6 @@ def verdict(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult |
         description=headline(found),
         metadata={"cells": table, "drives_needed": max((cell.drives_needed for cell in found.cells), default=0)},
     )
-
-
-def _told(context: dg.AssetExecutionContext, key: dg.AssetKey) -> dict[str, Any]:
-    """What the latest materialisation of an asset says. Raises dg.Failure when there is none."""
-    event = context.instance.get_latest_materialization_event(key)
-    found = event.asset_materialization if event else None
-    if found is None:
-        raise dg.Failure(f"There is no {key.to_user_string()} yet: materialise it.", allow_retries=False)
-    return {name: value.value for name, value in found.metadata.items()}
 
 
 def _released(context: dg.AssetExecutionContext, profile: str) -> Any:

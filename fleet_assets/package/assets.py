@@ -10,6 +10,7 @@ import dagster as dg
 
 from fleet_assets.features.assets import BUNDLE
 from fleet_assets.resources import FleetResource
+from fleet_assets.specs import last_metadata
 
 CANDIDATE = dg.AssetKey(["package", "release_candidate"])
 # Their latest materialisations say what was judged: `model` and `record` of the verdict, `dataset` of the model.
@@ -45,8 +46,9 @@ def release_candidate(
     from fleet_assets.package.releases import Releases
 
     releases = Releases(fleet.home.data / "releases")
-    model, record = Path(_told(context, EVALUATION, "model")), Path(_told(context, EVALUATION, "record"))
-    manifest, _ = open_dataset(fleet.lake, _told(context, MODEL, "dataset"))
+    judged = last_metadata(context, EVALUATION)
+    model, record = Path(judged["model"]), Path(judged["record"])
+    manifest, _ = open_dataset(fleet.lake, last_metadata(context, MODEL)["dataset"])
     parts = gather(fleet.home, model, record, manifest.document)
     id_ = build_candidate(releases, parts, HARDWARE, load_release_policy())
     release = releases.release(id_)
@@ -74,12 +76,3 @@ def release_candidate(
             "next": f"each approver: fleet release sign {id_[:12]} --key FILE",
         },
     )
-
-
-def _told(context: dg.AssetExecutionContext, key: dg.AssetKey, name: str) -> str:
-    """What the latest materialisation of an asset says. Raises dg.Failure if it says nothing."""
-    event = context.instance.get_latest_materialization_event(key)
-    found = event.asset_materialization.metadata.get(name) if event and event.asset_materialization else None
-    if found is None:
-        raise dg.Failure(f"{key.to_user_string()} does not say its {name}; make it first.", allow_retries=False)
-    return str(found.value)

@@ -11,6 +11,7 @@ import dagster as dg
 
 from fleet_assets.resources import FleetResource, Profile
 from fleet_assets.services.home import Home
+from fleet_assets.specs import last_metadata
 
 SAMPLES, REGISTRY = dg.AssetKey(["curate", "samples"]), dg.AssetKey(["features", "registry"])
 TRAINING_SET, BAKE_OFF, MODEL = (dg.AssetKey(["train", name]) for name in ("training_set", "bake_off", "model"))
@@ -31,7 +32,7 @@ def training_set(context: dg.AssetExecutionContext, fleet: FleetResource) -> dg.
     from fleet_assets.train.batches import fingerprint
     from fleet_assets.train.samples import frames_of_dataset
 
-    name = _told(context, SAMPLES)["dataset"]
+    name = last_metadata(context, SAMPLES)["dataset"]
     manifest = Samples.open(fleet.lake, name).manifest
     loaded = {split: frames_of_dataset(fleet.lake, name, split) for split in _SPLITS}
     prints = {split: fingerprint(one.frames) for split, one in loaded.items()}
@@ -121,7 +122,7 @@ def model(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Prof
     from fleet_assets.train.tracking import Tracker
 
     folder, versions = _set(context)
-    told = _told(context, BAKE_OFF)
+    told = last_metadata(context, BAKE_OFF)
     if (told["profile"], told["training_set"]) != (profile.name, str(folder)):
         raise dg.Failure(
             f"The bake-off was of profile {told['profile']} and another set: materialise train/bake_off in this profile.",
@@ -198,7 +199,7 @@ def _set(context: dg.AssetExecutionContext) -> tuple[Path, dict[str, Any]]:
     from fleet_assets.features.identity import identities
     from fleet_assets.train.tracking import code_sha256
 
-    folder = Path(_told(context, TRAINING_SET)["folder"])
+    folder = Path(last_metadata(context, TRAINING_SET)["folder"])
     about = json.loads((folder / "about.json").read_text())
     return folder, {
         "dataset": about["dataset"],
@@ -209,12 +210,3 @@ def _set(context: dg.AssetExecutionContext) -> tuple[Path, dict[str, Any]]:
         "code": __version__,
         "code_sha256": code_sha256(),
     }
-
-
-def _told(context: dg.AssetExecutionContext, asset: dg.AssetKey) -> dict[str, Any]:
-    """Metadata of an asset's last materialisation: of this run, or before. Raises dg.Failure when there is none."""
-    event = context.instance.get_latest_materialization_event(asset)
-    found = event.asset_materialization if event else None
-    if found is None:
-        raise dg.Failure(f"Materialise {asset.to_user_string()} first.", allow_retries=False)
-    return {name: value.value for name, value in found.metadata.items()}

@@ -14,7 +14,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +146,6 @@ def test_materialize_and_serve(applied: str, environment: dict[str, str]) -> Non
     assert values["jerk_mps3"] == [None, None, None]
 
 
-@pytest.mark.skipif(not find_spec("grpc_reflection"), reason="feast ui does not start without grpcio-reflection")
 def test_ui(applied: str, environment: dict[str, str]) -> None:
     with serving(environment, "ui") as url:
         assert b"<html" in get(f"{url}/").lower()
