@@ -1,8 +1,6 @@
 # Needs Python 3.11 and make; everything else is set up here, once. `make help` lists the targets.
 PYTHON ?= python3.11
 BIN := .venv/bin
-# One process has the servers and what needs them, the other the rest: see tests/conftest.py.
-PYTEST := $(BIN)/pytest -n 2 --dist loadgroup
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -25,10 +23,13 @@ down: .venv/.package  ## Stop them
 	@$(BIN)/fleet down
 
 test: test-system setup lint  ## The whole proof, on the real servers
-	$(PYTEST)
+	@mkdir -p .pytest_cache; rest=.pytest_cache/without-servers.log; \
+	echo "Tests without servers run beside the others; what they say comes at the end, and meanwhile in $$rest."; \
+	$(BIN)/pytest -p no:cacheprovider -m "not services" > "$$rest" 2>&1 & \
+	failed=0; $(BIN)/pytest -m services || failed=1; wait $$! || failed=1; cat "$$rest"; exit $$failed
 
 check: .venv/.package lint  ## The quick part of the tests: no servers, under a minute
-	$(PYTEST) -q -m "not services and not slow"
+	$(BIN)/pytest -q -m "not services and not slow"
 
 fuzz: .venv/.package  ## 10,000 damaged variants of a small recording of each format (VARIANTS=, SEED= to choose)
 	@PYTHONPATH=tests $(BIN)/python -m formats.fuzz --variants $(or $(VARIANTS),10000) --seed $(or $(SEED),1)

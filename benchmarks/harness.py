@@ -104,6 +104,7 @@ def installation(servers: Sequence[str]) -> Iterator[Home]:
     """An installation of its own, its servers answering and its tables made; nothing of it is left behind."""
     from fleet_assets.lake.lake import Lake
     from fleet_assets.lake.schema import apply
+    from fleet_assets.lake.session import close_sessions
     from fleet_assets.services import supervisor
 
     # A short path: names of unix sockets below it must stay under 108 bytes.
@@ -114,5 +115,6 @@ def installation(servers: Sequence[str]) -> Iterator[Home]:
         apply(Lake.open(home))
         yield home
     finally:
+        close_sessions()
         supervisor.down(home)
         shutil.rmtree(root)

@@ -2,8 +2,6 @@
 
 home: an installation without servers. lakefs_home, spark_home, fleet_home: the same one with lakeFS, with lakeFS and
 Spark, with everything. The servers end with the session, also when it is killed.
-
-Tests run in two processes: one has the servers and every test that needs them, the other takes the rest, file by file.
 """
 
 from __future__ import annotations
@@ -20,16 +18,9 @@ from typing import Any
 
 import pytest
 
+from fleet_assets.lake.session import close_sessions
 from fleet_assets.services import supervisor
 from fleet_assets.services.home import Home
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A process of its own for what needs servers; a file's other tests stay together, for the sake of its fixtures."""
-    for item in items:
-        group = "servers" if item.get_closest_marker("services") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +32,7 @@ def home() -> Iterator[Home]:
     os.environ["FLEET_HOME"] = str(root)
     installation = Home.open(root)
     yield installation
+    close_sessions()
     supervisor.down(installation)
     if before is None:
         del os.environ["FLEET_HOME"]

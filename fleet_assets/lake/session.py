@@ -49,6 +49,12 @@ def spark_session(home: Home) -> SparkSession:
     return session
 
 
+def close_sessions() -> None:
+    """Ends the process's sessions while their servers still answer: at its end, pyspark would call a stopped one for a minute."""
+    while _sessions:
+        _sessions.popitem()[1].stop()
+
+
 def _answers(session: SparkSession) -> bool:
     from pyspark.errors import PySparkException
 

@@ -162,7 +162,9 @@ def test_a_late_file_makes_just_its_drive_again_and_what_depends_on_it(
     assert daemon.due() == {key: {second} for key in PER_DRIVE}
 
 
-def test_a_new_version_of_a_file_of_context_makes_only_context_again(instance: dg.DagsterInstance, home: Home) -> None:
+def test_a_new_version_of_a_file_of_context_makes_context_again_and_what_depends_on_it(
+    instance: dg.DagsterInstance, home: Home
+) -> None:
     daemon = Daemon(instance, home)
     drives = {put_drive(home.landing, str(number), number) for number in range(3)}
     daemon.tick()
@@ -176,6 +178,9 @@ def test_a_new_version_of_a_file_of_context_makes_only_context_again(instance: d
     assert daemon.context_tick() == 1
     assert daemon.due() == dict.fromkeys(("ingest.context", "ingest.context_claims"), drives)
     daemon.materialise(["ingest.context", "ingest.context_claims"], drives)
+    behind = ("curate.scenario_hits", "curate.surroundings")
+    assert daemon.due() == dict.fromkeys(behind, drives)
+    daemon.materialise(behind, drives)
     assert daemon.context_tick() == 0
     # A useless version is told, and costs nothing that is there.
     zones.write_bytes(b"h3_cell,region\n\xff\xfe,x\n")

@@ -79,6 +79,7 @@ def test_a_living_run_keeps_its_branches(lake: Lake, start: Start) -> None:
 VICTIMS = ["run", "lakefs", "run", "spark", "run", "lakefs", "run", "run", "lakefs", "spark"] * 2
 
 
+@pytest.mark.timeout(1800)  # servers start some twenty times
 def test_killed_at_twenty_seeded_moments(spark_home: Home, start: Start) -> None:
     lake = new_lake(spark_home)
     publish(lake, [OLD, NEIGHBOUR], run_id="before", mark=-1.0)
