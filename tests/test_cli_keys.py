@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from in_process import fleet
-from signing.ceremony import PASSPHRASE, ROOT_HOLDERS, make_keys, roles_file
+from signing.ceremony import PASSPHRASE, make_keys, roles_file
 
+from fleet_assets.deploy.throw_away import ROOT_HOLDERS
 from fleet_assets.errors import FleetError
 
 

@@ -67,13 +67,17 @@ def hold(releases: Releases, folder: Path) -> Ceremony:
     public |= {
         role: str((releases.online / f"{role}{PUBLIC_SUFFIX}").absolute()) for role in make_online_keys(releases)
     }
-    lines = "\n".join(f'{name} = "{file}"' for name, file in public.items())
-    text = _ROLES.format(keys=lines, root=_list(ROOT_HOLDERS), targets=_list(APPROVERS))
-    (folder / "roles.toml").write_text(text, encoding="utf-8")
+    (folder / "roles.toml").write_text(roles_text(public), encoding="utf-8")
     releases.roots.propose(Roles.read(folder / "roles.toml"))
     for name in ROOT_HOLDERS[:2]:
         releases.roots.sign(keys[name])
     return Ceremony(folder, keys)
+
+
+def roles_text(public: Mapping[str, str]) -> str:
+    """A roles file. public: file of the public key by holder's name, and of snapshot and timestamp."""
+    lines = "\n".join(f'{name} = "{file}"' for name, file in public.items())
+    return _ROLES.format(keys=lines, root=_list(ROOT_HOLDERS), targets=_list(APPROVERS))
 
 
 def _list(names: tuple[str, ...]) -> str:
