@@ -59,7 +59,7 @@ def open_key(path: Path, file: Path | None) -> SigningKey:
 def releases_folder(given: Path | None) -> Path:
     from fleet_assets.services.home import Home
 
-    return given or Home.open().data / "releases"
+    return given or Home.open().releases
 
 
 def _roots(releases: Path | None) -> Roots:

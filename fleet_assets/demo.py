@@ -16,6 +16,7 @@ from typing import Any
 
 from fleet_assets import console, runs, show
 from fleet_assets.capture.deliver import deliver
+from fleet_assets.capture.drive_key import DriveKey
 from fleet_assets.definitions import defs
 from fleet_assets.demo_release import release_and_drive, simulate_fleet
 from fleet_assets.lake.lake import Lake, Snapshot
@@ -122,7 +123,7 @@ def _features(home: Home, lake: Lake) -> None:
 
 def _summary(home: Home, snapshot: Snapshot, seconds: float) -> None:
     every, ours = show.drives(snapshot), {scene.vehicle for scene in SCENES}
-    drives = [drive for drive in every if drive["drive_id"].split("--")[0] in ours]
+    drives = [drive for drive in every if DriveKey.parse(drive["drive_id"]).vehicle in ours]
     columns = ("drive_id", "status", "streams", "frames", "complete_frames", "reasons")
     _print(drives, columns, "Drives, beside those of the fleet")
     refused = [row for drive in drives for row in _refused(snapshot, drive["drive_id"])]

@@ -23,6 +23,7 @@ from fleet_assets.edge.floor import Floor
 from fleet_assets.edge.verdict import Status
 from fleet_assets.errors import FleetError
 from fleet_assets.package.approve import sign
+from fleet_assets.package.assets import HARDWARE
 from fleet_assets.package.card import verdict_rows
 from fleet_assets.package.releases import Release, Releases
 from fleet_assets.services.home import Home
@@ -30,7 +31,7 @@ from fleet_assets.signing.keys import SigningKey
 from fleet_assets.simulate.drives import write_drive
 from fleet_assets.simulate.fleet import Plan, plan_fleet
 
-PROFILE, HARDWARE = "demo", "cpu_x86_64"
+PROFILE = "demo"
 DRIVES, DURATION_S = 48, 12.0
 _SEED = 5
 _CHANNEL = 'key:"deploy/release_channel"'
@@ -66,9 +67,9 @@ def release_and_drive(home: Home, scratch: Path) -> bool:
     whole = runs.select("*", defs).whole
     console.say(f"Features, dataset, training, evaluation, candidate: profile {PROFILE}")
     if not _run(home, whole):
-        _say_verdict(Releases(home.data / "releases"))
+        _say_verdict(Releases(home.releases))
         return False
-    releases = Releases(home.data / "releases")
+    releases = Releases(home.releases)
     found = _say_verdict(releases)
     if found is None or found.verdict.status is not Status.PASS:
         return False

@@ -26,7 +26,7 @@ def release_channel(context: dg.AssetExecutionContext, fleet: FleetResource) -> 
     from fleet_assets.deploy.channel import advance
     from fleet_assets.package.releases import Releases
 
-    releases = Releases(fleet.home.data / "releases")
+    releases = Releases(fleet.home.releases)
     published = advance(releases)
     rows = [releases.release(id_).row() for id_ in releases.ids()]
     context.log.info(

@@ -45,7 +45,7 @@ def release_candidate(
     from fleet_assets.package.policy import load_release_policy
     from fleet_assets.package.releases import Releases
 
-    releases = Releases(fleet.home.data / "releases")
+    releases = Releases(fleet.home.releases)
     judged = last_metadata(context, EVALUATION)
     model, record = Path(judged["model"]), Path(judged["record"])
     manifest, _ = open_dataset(fleet.lake, last_metadata(context, MODEL)["dataset"])

@@ -88,6 +88,11 @@ class Home:
         return self.root / "data"
 
     @property
+    def releases(self) -> Path:
+        """Roots, candidates and the channel; see package/releases.py."""
+        return self.data / "releases"
+
+    @property
     def run(self) -> Path:
         """Lock, pid and generated configuration of the running servers."""
         return self.root / "run"
