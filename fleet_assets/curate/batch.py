@@ -5,7 +5,7 @@ In: drive keys. Out: a BatchOutcome. A drive takes part when it has live feature
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import pyarrow as pa
 
@@ -16,13 +16,10 @@ from fleet_assets.curate.scenarios import hits, load_scenarios, scenarios_finger
 from fleet_assets.curate.surroundings import TABLE as SURROUNDINGS
 from fleet_assets.curate.surroundings import Payload, surroundings
 from fleet_assets.features.policy import load_live_policy
-from fleet_assets.lake.batch import BatchOutcome, run_batch
-from fleet_assets.lake.derive import DeriveWork, derivable
-from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.derive import Derivation
 from fleet_assets.lake.payload import stream_payload
 from fleet_assets.lake.tables import Snapshot
 from fleet_assets.lake.versions import DriveVersion, version_of
-from fleet_assets.services.home import Home
 
 CODE_VERSION = "1"
 HITS = "curate.scenario_hits"
@@ -32,34 +29,6 @@ INPUTS = (
     "synchronise.frames", "synchronise.matches", "synchronise.clock_models", "ingest.labels", "ingest.messages",
     "ingest.context", "features.ego_motion", "features.scene_context", "features.sensor_health", "features.position",
 )  # fmt: skip
-
-
-def scenarios_batch(
-    home: Home,
-    lake: Lake,
-    drives: Sequence[str],
-    *,
-    run_id: str,
-    parallel: bool = True,
-    on_step: Callable[[int], None] | None = None,
-) -> BatchOutcome:
-    """Tells the drives' surroundings and scenarios and publishes them in one transaction; see ingest_batch for the arguments."""
-
-    return run_batch(
-        home,
-        lake,
-        name="scenarios",
-        run_id=run_id,
-        drives=drives,
-        tables=OUTPUTS,
-        input_tables=INPUTS,
-        items=lambda tx: derivable(tx.base, drives, _NEEDED, INPUTS, _version),
-        weight_bytes=lambda item: item.weight_bytes,
-        work=lambda tx: DeriveWork(tx.writer("unnamed"), tx.base.commit_id, INPUTS, _make),
-        missing="it has no features",
-        parallel=parallel,
-        on_step=on_step,
-    )
 
 
 def made_by() -> str:
@@ -113,3 +82,7 @@ def tell(tables: Mapping[str, pa.Table], drive: str, payload: Payload) -> dict[s
             }
         )
     return {SURROUNDINGS: around, HITS: pa.Table.from_pylist(rows, schema=load_tables()[HITS].arrow_schema)}
+
+
+# Tells the drives' surroundings and scenarios.
+scenarios_batch = Derivation("scenarios", OUTPUTS, _NEEDED, "it has no features", INPUTS, _version, _make)

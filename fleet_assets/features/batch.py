@@ -5,7 +5,7 @@ In: drive keys. Out: a BatchOutcome. A drive takes part when it has been synchro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import pyarrow as pa
 
@@ -14,43 +14,12 @@ from fleet_assets.contracts.loader import load_tables
 from fleet_assets.features.identity import code_version
 from fleet_assets.features.policy import load_live_policy
 from fleet_assets.features.replay import INPUTS, LIVE, OUTPUTS, replay_drive
-from fleet_assets.lake.batch import BatchOutcome, run_batch
-from fleet_assets.lake.derive import DeriveWork, derivable
-from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.derive import Derivation
 from fleet_assets.lake.payload import stream_payload
 from fleet_assets.lake.tables import Snapshot
 from fleet_assets.lake.versions import DriveVersion, version_of
-from fleet_assets.services.home import Home
 
 _FRAMES = "synchronise.frames"
-
-
-def features_batch(
-    home: Home,
-    lake: Lake,
-    drives: Sequence[str],
-    *,
-    run_id: str,
-    parallel: bool = True,
-    on_step: Callable[[int], None] | None = None,
-) -> BatchOutcome:
-    """Replays the drives and publishes their features in one transaction; see ingest_batch for the arguments."""
-
-    return run_batch(
-        home,
-        lake,
-        name="features",
-        run_id=run_id,
-        drives=drives,
-        tables=OUTPUTS,
-        input_tables=INPUTS,
-        items=lambda tx: derivable(tx.base, drives, _FRAMES, INPUTS, _version),
-        weight_bytes=lambda item: item.weight_bytes,
-        work=lambda tx: DeriveWork(tx.writer("unnamed"), tx.base.commit_id, INPUTS, _make),
-        missing="it has no frames",
-        parallel=parallel,
-        on_step=on_step,
-    )
 
 
 def _version(inputs: Mapping[str, str]) -> DriveVersion:
@@ -69,3 +38,7 @@ def _make(snapshot: Snapshot, drive: str, tables: Mapping[str, pa.Table]) -> tup
         lambda rows: stream_payload(snapshot.repository, snapshot.commit_id, rows),
     )
     return {name: rows for name, rows in made.items() if rows.num_rows}, []
+
+
+# Replays the drives.
+features_batch = Derivation("features", OUTPUTS, _FRAMES, "it has no frames", INPUTS, _version, _make)

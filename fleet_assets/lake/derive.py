@@ -1,6 +1,6 @@
 """Rows of drives that are made from the drives' rows in other tables: what stages behind ingest have in common.
 
-In: input tables at one commit, and a function from one drive's rows to rows of other tables. Out: items and work for run_batch.
+In: input tables at one commit, and a function from one drive's rows to rows of other tables. Out: a BatchOutcome.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fleet_assets.lake.batch import DriveOutcome, DriveStatus
+from fleet_assets.lake.batch import BatchOutcome, DriveOutcome, DriveStatus, run_batch
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.spool import Spool, write_all
 from fleet_assets.lake.tables import Snapshot, Version
@@ -92,3 +92,44 @@ class DeriveWork:
                 outcomes.append(vars(DriveOutcome(item.drive_id, status, dict(spool.rows), faults)))
             write_all(replace(self.writer, task=task), spools)
         return outcomes
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """What a stage derives per drive. needed: a drive takes part when it has rows in that table; missing: what is said of one
+    that does not. version: of what a drive's inputs will make. Called, it makes the drives' rows in one transaction."""
+
+    name: str
+    tables: tuple[str, ...]
+    needed: str
+    missing: str
+    inputs: tuple[str, ...]
+    version: Callable[[Mapping[str, str]], DriveVersion]
+    make: Make
+
+    def __call__(
+        self,
+        home: Home,
+        lake: Lake,
+        drives: Sequence[str],
+        *,
+        run_id: str,
+        parallel: bool = True,
+        on_step: Callable[[int], None] | None = None,
+    ) -> BatchOutcome:
+        """See ingest_batch for the arguments."""
+        return run_batch(
+            home,
+            lake,
+            name=self.name,
+            run_id=run_id,
+            drives=drives,
+            tables=self.tables,
+            input_tables=tuple(dict.fromkeys((self.needed, *self.inputs))),
+            items=lambda tx: derivable(tx.base, drives, self.needed, self.inputs, self.version),
+            weight_bytes=lambda item: item.weight_bytes,
+            work=lambda tx: DeriveWork(tx.writer("unnamed"), tx.base.commit_id, self.inputs, self.make),
+            missing=self.missing,
+            parallel=parallel,
+            on_step=on_step,
+        )

@@ -6,51 +6,20 @@ out of bounds is quarantined from frames and matches; what was ingested of it st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
 from fleet_assets.capture.drive_key import DriveKey
 from fleet_assets.contracts.loader import load_streams, load_tables
-from fleet_assets.lake.batch import BatchOutcome, run_batch
-from fleet_assets.lake.derive import DeriveWork, derivable, input_versions
-from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.derive import Derivation, input_versions
 from fleet_assets.lake.tables import Snapshot
 from fleet_assets.lake.versions import DriveVersion, version_of
-from fleet_assets.services.home import Home
 from fleet_assets.synchronise.drive import INPUTS, OUTPUTS, synchronise_drive
 from fleet_assets.synchronise.policy import load_alignment
 
 CODE_VERSION = "5"
 _ACCEPTED = "ingest.drives"
-
-
-def synchronise_batch(
-    home: Home,
-    lake: Lake,
-    drives: Sequence[str],
-    *,
-    run_id: str,
-    parallel: bool = True,
-    on_step: Callable[[int], None] | None = None,
-) -> BatchOutcome:
-    """Aligns the drives' streams and publishes them in one transaction; see ingest_batch for the arguments."""
-
-    return run_batch(
-        home,
-        lake,
-        name="synchronise",
-        run_id=run_id,
-        drives=drives,
-        tables=OUTPUTS,
-        input_tables=(_ACCEPTED, *INPUTS),
-        items=lambda tx: derivable(tx.base, drives, _ACCEPTED, INPUTS, _version),
-        weight_bytes=lambda item: item.weight_bytes,
-        work=lambda tx: DeriveWork(tx.writer("unnamed"), tx.base.commit_id, INPUTS, _make),
-        missing="it was not accepted by ingest",
-        parallel=parallel,
-        on_step=on_step,
-    )
 
 
 def made_by() -> str:
@@ -82,3 +51,9 @@ def _version(inputs: Mapping[str, str]) -> DriveVersion:
 def _make(_: Snapshot, drive: str, tables: Mapping[str, pa.Table]) -> tuple[dict[str, pa.Table], list[str]]:
     rows = synchronise_drive(tables, drive, DriveKey.parse(drive).day, load_streams(), load_alignment())
     return rows, [f"{fault['rule']}: {fault['reason']}" for fault in rows["synchronise.quarantine"].to_pylist()]
+
+
+# Aligns the drives' streams.
+synchronise_batch = Derivation(
+    "synchronise", OUTPUTS, _ACCEPTED, "it was not accepted by ingest", INPUTS, _version, _make
+)
