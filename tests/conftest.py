@@ -13,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,26 +23,54 @@ from fleet_assets.lake.session import close_sessions
 from fleet_assets.services import supervisor
 from fleet_assets.services.home import Home
 
+if TYPE_CHECKING:
+    from fleet_assets.lake.lake import Lake
 
-@pytest.fixture(scope="session")
-def home() -> Iterator[Home]:
+
+@contextmanager
+def installation() -> Iterator[Home]:
     """A new installation, which is also what Home.open() finds. Kept with FLEET_KEEP=1, to look at its logs."""
     # A short path: names of unix sockets below it must stay under 108 bytes.
     root = Path(tempfile.mkdtemp(prefix="fleet-"))
-    before = os.environ.get("FLEET_HOME")
-    os.environ["FLEET_HOME"] = str(root)
-    installation = Home.open(root)
-    yield installation
-    close_sessions()
-    supervisor.down(installation)
-    if before is None:
-        del os.environ["FLEET_HOME"]
-    else:
-        os.environ["FLEET_HOME"] = before
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("FLEET_HOME", str(root))
+        opened = Home.open(root)
+        yield opened
+        close_sessions()
+        supervisor.down(opened)
     if os.environ.get("FLEET_KEEP"):
         print(f"\nkept {root}")
     else:
         shutil.rmtree(root)
+
+
+@pytest.fixture(scope="session")
+def home() -> Iterator[Home]:
+    """The session's installation, without servers."""
+    with installation() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def own_home() -> Iterator[Home]:
+    """An installation of the module's own, with lakeFS: what its tests publish is nobody else's."""
+    with installation() as opened:
+        supervisor.up(opened, only=["lakefs"], bound_to=os.getpid())
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def own_lake(own_home: Home) -> Lake:
+    """Its lake, with all tables; audits by the rules alone, without Great Expectations."""
+    from lake.publisher import judge  # what servers need is not imported for tests without them
+
+    from fleet_assets.lake.lake import Lake
+    from fleet_assets.lake.schema import apply
+
+    opened = Lake.open(own_home)
+    opened.auditor = judge
+    apply(opened)
+    return opened
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from lake.publisher import judge
 from typer.testing import CliRunner
 
 from fleet_assets.capture.deliver import deliver
@@ -39,9 +34,7 @@ from fleet_assets.ingest.batch import ingest_batch
 from fleet_assets.ingest.context_batch import context_batch
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.payload import read_payload
-from fleet_assets.lake.schema import apply
 from fleet_assets.resources import FleetResource, Profile
-from fleet_assets.services import supervisor
 from fleet_assets.services.home import Home
 from fleet_assets.simulate.drives import write_drive
 from fleet_assets.synchronise.batch import synchronise_batch
@@ -63,28 +56,13 @@ STARTS = (
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[Home]:
-    """An installation of its own: what these tests publish is nobody else's."""
-    root = Path(tempfile.mkdtemp(prefix="fleet-"))
-    before = os.environ.get("FLEET_HOME")
-    os.environ["FLEET_HOME"] = str(root)
-    opened = Home.open(root)
-    supervisor.up(opened, only=["lakefs"], bound_to=os.getpid())
-    yield opened
-    supervisor.down(opened)
-    if before is None:
-        del os.environ["FLEET_HOME"]
-    else:
-        os.environ["FLEET_HOME"] = before
-    shutil.rmtree(root)
+def home(own_home: Home) -> Home:
+    return own_home
 
 
 @pytest.fixture(scope="module")
-def lake(home: Home) -> Lake:
-    opened = Lake.open(home)
-    opened.auditor = judge
-    apply(opened)
-    return opened
+def lake(own_lake: Lake) -> Lake:
+    return own_lake
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +12,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from lake.publisher import judge
 
 from fleet_assets.capture.context_files import read
 from fleet_assets.capture.deliver import deliver
@@ -41,9 +36,7 @@ from fleet_assets.features.service_snapshot import (
 from fleet_assets.features.write import publication_key, upsert
 from fleet_assets.ingest.batch import ingest_batch
 from fleet_assets.lake.lake import Lake
-from fleet_assets.lake.schema import apply
 from fleet_assets.resources import FleetResource
-from fleet_assets.services import supervisor
 from fleet_assets.services.home import Home
 from fleet_assets.signing.keys import KeyRing
 from fleet_assets.simulate.drives import write_drive
@@ -61,28 +54,13 @@ STARTS = ("2026-01-05T10:00:00Z", "2026-01-05T17:00:00Z")
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[Home]:
-    """An installation of its own: what these tests publish is nobody else's."""
-    root = Path(tempfile.mkdtemp(prefix="fleet-"))
-    before = os.environ.get("FLEET_HOME")
-    os.environ["FLEET_HOME"] = str(root)
-    opened = Home.open(root)
-    supervisor.up(opened, only=["lakefs"], bound_to=os.getpid())
-    yield opened
-    supervisor.down(opened)
-    if before is None:
-        del os.environ["FLEET_HOME"]
-    else:
-        os.environ["FLEET_HOME"] = before
-    shutil.rmtree(root)
+def home(own_home: Home) -> Home:
+    return own_home
 
 
 @pytest.fixture(scope="module")
-def lake(home: Home) -> Lake:
-    opened = Lake.open(home)
-    opened.auditor = judge
-    apply(opened)
-    return opened
+def lake(own_lake: Lake) -> Lake:
+    return own_lake
 
 
 @pytest.fixture(scope="module")
