@@ -12,7 +12,6 @@ it was found to be on exactly these parts.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -27,7 +26,7 @@ from fleet_assets.edge.bundle import Manifest as BundleManifest
 from fleet_assets.edge.bundle import hash_file
 from fleet_assets.edge.verdict import Verdict
 from fleet_assets.errors import FleetError
-from fleet_assets.signing.documents import once
+from fleet_assets.signing.documents import parse_json, read_json
 from fleet_assets.signing.keys import KeyRing
 
 TYPE, VERSION = "release", 1
@@ -174,25 +173,12 @@ def _files(folder: Path) -> Iterator[str]:
 
 def read_document(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises FleetError if it is none, or too big."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read(_DOCUMENT_BYTES_LIMIT + 1)
-    except OSError as error:
-        raise FleetError(f"Cannot read {path}: {error.strerror}", remedy=_ANEW) from error
-    return parse_document(content, str(path))
+    return read_json(path, limit_bytes=_DOCUMENT_BYTES_LIMIT, remedy=_ANEW)
 
 
 def parse_document(content: bytes, name: str) -> dict[str, Any]:
     """As read_document, from bytes."""
-    try:
-        if len(content) > _DOCUMENT_BYTES_LIMIT:
-            raise ValueError(f"more than {_DOCUMENT_BYTES_LIMIT} bytes")
-        document = json.loads(content, object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
-        raise FleetError(f"{name} is no JSON", where=str(error)[:100], remedy=_ANEW) from error
-    if not isinstance(document, dict):
-        raise FleetError(f"{name} is no JSON object", remedy=_ANEW)
-    return document
+    return parse_json(content, name, limit_bytes=_DOCUMENT_BYTES_LIMIT, remedy=_ANEW)
 
 
 # ---- the archive -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ finds the same verdict.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet_assets.errors import FleetError
-from fleet_assets.signing.documents import once
+from fleet_assets.signing.documents import read_json
 
 PPM = 1_000_000
 LEVEL_PPM = 50_000  # one-sided 95 %
@@ -283,17 +282,7 @@ class Verdict:
     @classmethod
     def read(cls, path: Path) -> Verdict:
         """From a file. Raises FleetError as from_document."""
-        try:
-            with open(path, "rb") as file:
-                content = file.read(DOCUMENT_BYTES_LIMIT + 1)
-        except OSError as error:
-            raise FleetError(f"Cannot read {path}: {error.strerror}", remedy="Name a verdict that is there.") from error
-        if len(content) > DOCUMENT_BYTES_LIMIT:
-            raise FleetError(f"{path} is too big for a verdict", remedy=_REMEDY)
-        try:
-            document = json.loads(content, object_pairs_hook=once)
-        except (ValueError, RecursionError) as error:
-            raise FleetError(f"{path} is no JSON", remedy=_REMEDY) from error
+        document = read_json(path, limit_bytes=DOCUMENT_BYTES_LIMIT, remedy=_REMEDY)
         return cls.from_document(document, name=str(path))
 
 

@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +28,7 @@ from fleet_assets.errors import FleetError
 from fleet_assets.evaluate.evidence import OF_FRAME, Evidence
 from fleet_assets.evaluate.gate import Judgement
 from fleet_assets.evaluate.gate_file import Gate, load_gate
-from fleet_assets.signing.documents import once
+from fleet_assets.signing.documents import read_json
 
 RECORD, GATE, VERDICT = "record.json", "gate.yaml", "verdict.json"
 EVIDENCE = "evidence_sha256"  # entry of a verdict's bound_to
@@ -102,7 +100,7 @@ def write_record(folder: Path, gate: Gate, evidence: Evidence, verdict: Verdict)
 def read_record(folder: Path) -> Record:
     """Every file as record.json says. Raises FleetError naming the file that is not whole."""
     path = folder / RECORD
-    document = _document(path)
+    document = read_json(path, limit_bytes=_JSON_BYTES_LIMIT, remedy="Name the folder of a record that is whole.")
     try:
         whole = document["_type"] == _TYPE and document["version"] == _VERSION
         drives, passes = tuple(document["drives"]), tuple(document["passes"])
@@ -212,18 +210,6 @@ def _table(path: Path, schema: pa.Schema) -> pa.Table:
         if table[name].null_count and name not in _OF_TRUTH:
             raise FleetError(f"{path} has gaps in {name}", remedy=_REMEDY)
     return table
-
-
-def _document(path: Path) -> Mapping[str, Any]:
-    try:
-        with open(path, "rb") as file:
-            content = file.read(_JSON_BYTES_LIMIT + 1)
-        document = json.loads(content, object_pairs_hook=once) if len(content) <= _JSON_BYTES_LIMIT else None
-    except OSError as error:
-        raise FleetError(f"Cannot read {path}: {error.strerror}", remedy="Name the folder of a record.") from error
-    except (ValueError, RecursionError) as error:
-        raise FleetError(f"{path} is no JSON", remedy=_REMEDY) from error
-    return document if isinstance(document, dict) else {}
 
 
 def _sha256(path: Path) -> str:

@@ -3,12 +3,14 @@
 In: a JSON object that says in `_type` what it is for, and keys. Out: one file {"signed": ..., "signatures": [...]}, the shape of
 TUF metadata; or, from such a file, the object, after enough trusted keys have been found to have signed it. What is signed is
 the object's canonical JSON, so white space and order in the file do not matter, and nothing is read from it before that.
+JSON whose hash or signature lies elsewhere is read here too (`read_json`): bounded, an object, each key once.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fleet_assets.errors import FleetError
@@ -95,3 +97,26 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key is there twice")
     return found
+
+
+def read_json(path: Path, *, limit_bytes: int, remedy: str) -> dict[str, Any]:
+    """A JSON object from a file that may be anything. Raises FleetError if it is none, or too big."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(limit_bytes + 1)
+    except OSError as error:
+        raise FleetError(f"Cannot read {path}: {error.strerror}", remedy=remedy) from error
+    return parse_json(content, str(path), limit_bytes=limit_bytes, remedy=remedy)
+
+
+def parse_json(content: bytes, name: str, *, limit_bytes: int, remedy: str) -> dict[str, Any]:
+    """As read_json, from bytes."""
+    try:
+        if len(content) > limit_bytes:
+            raise ValueError(f"more than {limit_bytes} bytes")
+        document = json.loads(content, object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise FleetError(f"{name} is no JSON", where=str(error)[:100], remedy=remedy) from error
+    if not isinstance(document, dict):
+        raise FleetError(f"{name} is no JSON object", remedy=remedy)
+    return document
