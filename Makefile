@@ -28,7 +28,7 @@ test: test-system setup lint  ## The whole proof, on the real servers
 	$(BIN)/pytest -p no:cacheprovider -m "not services" > "$$rest" 2>&1 & \
 	failed=0; $(BIN)/pytest -m services || failed=1; wait $$! || failed=1; cat "$$rest"; exit $$failed
 
-check: .venv/.package lint  ## The quick part of the tests: no servers, under a minute
+check: .venv/.package lint  ## The quick part of the tests: no servers
 	$(BIN)/pytest -q -m "not services and not slow"
 
 fuzz: .venv/.package  ## 10,000 damaged variants of a small recording of each format (VARIANTS=, SEED= to choose)

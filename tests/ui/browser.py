@@ -95,7 +95,7 @@ def draw(page: Page, path: Path) -> None:
 def main() -> None:
     home = Home.open()
     with opened() as browser:
-        page = new_page(browser, width=1800, height=1200)
+        page = new_page(browser, width=2000, height=1700)
         open_lineage(page, home)
         draw(page, Path(sys.argv[1]))
     print(f"{sys.argv[1]}: {Path(sys.argv[1]).stat().st_size // 1000} kB")
