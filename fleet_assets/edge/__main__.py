@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 1 failed, 3 driven with the release of before, for the update was refused."""
+    begun_s = time.perf_counter()
     given = _parser().parse_args(arguments)
+    given.begun_s = begun_s
     try:
         return int(given.command(given))
     except FleetError as error:
@@ -89,7 +92,7 @@ def _run(given: argparse.Namespace) -> int:
         except UpdateRefused as refused:
             print(f"{refused}", file=sys.stderr)  # what runs goes on
             code = 3
-    _say(vehicle.drive(given.recording, given.log))
+    _say(vehicle.drive(given.recording, given.log, begun_s=given.begun_s))
     return code
 
 

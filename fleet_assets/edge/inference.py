@@ -22,6 +22,7 @@ from fleet_assets.edge.model import Model
 from fleet_assets.edge.objects import CLASSES, Objects
 from fleet_assets.edge.recording import Recording
 from fleet_assets.edge.rig import SENSORS
+from fleet_assets.edge.warm import warm
 from fleet_assets.errors import FleetError
 from fleet_assets.signing.keys import KeyRing
 
@@ -69,8 +70,9 @@ def _rounded(value: float) -> float | None:
 @dataclass
 class Report:
     """Of a drive. model_ms, outside_ms: per frame. left_out: key records that made no frame. fault: why the recording ended
-    early."""
+    early. start_ms: from the command's begin until the first message could be taken."""
 
+    start_ms: float = 0.0
     frames: int = 0
     objects: int = 0
     left_out: int = 0
@@ -90,8 +92,8 @@ class Report:
             return {f"p{share}": round(float(np.percentile(known, share)), 2) for share in (50, 95, 99)}
 
         return {
-            "frames": self.frames, "objects": self.objects, "left_out": self.left_out, "fault": self.fault,
-            "model_ms": of(self.model_ms), "outside_ms": of(self.outside_ms),
+            "start_ms": round(self.start_ms, 1), "frames": self.frames, "objects": self.objects,
+            "left_out": self.left_out, "fault": self.fault, "model_ms": of(self.model_ms), "outside_ms": of(self.outside_ms),
         }  # fmt: skip
 
 
@@ -169,13 +171,18 @@ def decisions(
     report.left_out = assembler.left_out
 
 
-def infer(recording: Path, slot: Path, log: Path) -> Report:
+def infer(recording: Path, slot: Path, log: Path, *, begun_s: float | None = None) -> Report:
     """slot: a payload's folder, verified by whoever gives it. log: written anew, a line per frame; lines are whole even if
-    the recording is damaged, and the report says so. Raises FleetError if nothing can be inferred at all."""
+    the recording is damaged, and the report says so. begun_s: of `time.perf_counter()` when starting began; now unless given.
+
+    Compiled code is loaded before the first message, or its frame would be late. Raises FleetError if nothing can be inferred
+    at all."""
+    begun_s = time.perf_counter() if begun_s is None else begun_s
     model = Model.open(slot / "model")
+    warm(model)
     bundle = FeatureBundle.open(slot / "features", KeyRing.read(slot / "features.pub"))
     opened = Recording.open(recording)
-    report = Report()
+    report = Report(start_ms=1e3 * (time.perf_counter() - begun_s))
     try:
         with open(log, "w", encoding="utf-8") as lines:
             for decision in decisions(opened.messages(), opened.topics, model, bundle, recording.stem, report):

@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -109,12 +110,14 @@ class Vehicle:
             raise FleetError(f"{self.root} has no release", remedy="Update from a channel first.")
         return slot
 
-    def drive(self, recording: Path, log: Path | None = None) -> dict[str, Any]:
+    def drive(self, recording: Path, log: Path | None = None, *, begun_s: float | None = None) -> dict[str, Any]:
         """Drives a recording with what runs, and writes a line per frame to the log. Gives what was found, and where the release
-        is not to be relied on: conditions that were not judged, and slices outside its operating domain.
+        is not to be relied on: conditions that were not judged, and slices outside its operating domain. begun_s: of
+        `time.perf_counter()` when starting began; now unless given.
 
         Raises FleetError if nothing is installed, or nothing can be inferred.
         """
+        begun_s = time.perf_counter() if begun_s is None else begun_s
         from fleet_assets.edge.inference import infer
         from fleet_assets.edge.recording import Recording
 
@@ -124,7 +127,7 @@ class Vehicle:
         context = Recording.open(recording).context
         verdict = Payload(slot.folder, slot.manifest).verdict()
         unknown = {name: context.get(name) for name, known in verdict.domain.items() if context.get(name) not in known}
-        report = infer(recording, slot.folder, log)
+        report = infer(recording, slot.folder, log, begun_s=begun_s)
         return {
             "release": slot.release, "profile": verdict.profile, "log": str(log), **report.to_document(),
             "relied_on": not unknown, "conditions_not_judged": unknown,

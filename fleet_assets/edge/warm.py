@@ -1,7 +1,8 @@
-"""Everything that a drive compiles, compiled before the first drive.
+"""Everything that a drive compiles, compiled before the first drive, and loaded before its first frame.
 
-In: a model. Out: Numba's cache, filled: messages of nothing real go the way of a drive's messages, so that what is compiled is
-what a drive will call.
+In: a model. Out: Numba's cache, filled; or, where it is, the code of the cache in this process, which else is loaded call by call
+and makes the first frames late. Messages of nothing real go the way of a drive's messages, so that what is compiled is what a
+drive will call.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from fleet_assets.edge.assemble import Assembler
 from fleet_assets.edge.model import Model
 from fleet_assets.edge.rig import Rig
 
-_FRAMES, _PERIOD_NS = 12, 100_000_000
+_FRAMES, _PERIOD_NS = 4, 100_000_000
 _HEIGHT, _WIDTH, _POINTS = 128, 512, 64  # of a camera larger than a model's input, so that it is shrunk
 
 
 def warm(model: Model) -> None:
-    """Drives a second of grey pictures and a few points, as images, compressed images and points."""
+    """Drives a few frames of grey pictures and a few points, as images, compressed images and points."""
     rig = model.description.rig
     named = Rig(tuple(replace(one, topics=(re.escape(one.name),)) for one in rig.streams), rig.keys)
     assembler = Assembler(named, [stream.name for stream in named.streams])

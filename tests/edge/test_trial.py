@@ -128,9 +128,28 @@ def test_a_release_that_fails_its_trial_is_refused_and_the_old_one_runs_on(tmp_p
     assert vehicle.running().release == ids[0]
 
 
+# A vehicle's command; then how many compiled functions the process had before the first message, and after the last.
+COUNTED = """
+import gc, json, sys
+from numba.core.dispatcher import Dispatcher
+from fleet_assets.edge import __main__, inference
+decisions, counts = inference.decisions, []
+def loaded():
+    return sum(len(one.overloads) for one in gc.get_objects() if isinstance(one, Dispatcher))
+def counted(*arguments):
+    counts.append(loaded())
+    yield from decisions(*arguments)
+    counts.append(loaded())
+inference.decisions = counted
+code = __main__.main(sys.argv[1:])
+print(json.dumps(counts))
+sys.exit(code)
+"""
+
+
 @pytest.mark.slow
-def test_what_a_drive_compiles_is_compiled_by_the_trial(tmp_path: Path) -> None:
-    """A drive after the trial adds nothing to Numba's cache."""
+def test_what_a_drive_calls_is_compiled_by_the_trial_and_loaded_before_the_first_message(tmp_path: Path) -> None:
+    """A drive after the trial adds nothing to Numba's cache, and nothing to the process."""
     world = make_world(tmp_path / "world")
     released(world, "one")
     write_drive(
@@ -139,12 +158,14 @@ def test_what_a_drive_compiles_is_compiled_by_the_trial(tmp_path: Path) -> None:
     where = ("--vehicle", tmp_path / "vehicle")
     environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
 
-    def edge(*arguments: str | Path) -> set[str]:
-        command = [sys.executable, "-m", "fleet_assets.edge", *map(str, (*arguments, *where))]
-        subprocess.run(command, env=environment, check=True, capture_output=True)
-        return {path.name for path in (tmp_path / "vehicle" / "numba").rglob("*.nbc")}
+    def edge(*arguments: str | Path) -> tuple[set[str], list[int]]:
+        command = [sys.executable, "-c", COUNTED, *map(str, (*arguments, *where))]
+        said = subprocess.run(command, env=environment, check=True, capture_output=True).stdout.splitlines()
+        return {path.name for path in (tmp_path / "vehicle" / "numba").rglob("*.nbc")}, json.loads(said[-1])
 
     edge("init", "--root", world.releases.roots.path(1), "--hardware", HARDWARE)
-    compiled = edge("update", "--channel", world.channel)
+    compiled, _ = edge("update", "--channel", world.channel)
     assert len(compiled) > 20
-    assert edge("run", "--recording", tmp_path / "drive.mcap") == compiled
+    found, (before, after) = edge("run", "--recording", tmp_path / "drive.mcap")
+    assert found == compiled
+    assert before == after > 0
