@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fleet_assets.edge.assemble import Assembler, Frame
+from fleet_assets.edge.domain import Domain
 from fleet_assets.edge.features import Answer, FeatureBundle
 from fleet_assets.edge.feed import LIVE
 from fleet_assets.edge.inputs import CONTEXT
@@ -31,18 +32,22 @@ Message = tuple[str, str, bytes, int]  # topic, type, content, arrival [ns]
 
 @dataclass(frozen=True)
 class Decision:
-    """What was found in a frame. context: as the model was given it, looked up in the bundle. outside_ms: spent on the frame
-    since the one before, decoding included, without the model."""
+    """What was found in a frame. context: as the model was given it, looked up in the bundle. judged: whether the release was
+    judged in the conditions of the drive. relied_on: bool [n], which of what was found may be relied on. outside_ms: spent on
+    the frame since the one before, decoding included, without the model."""
 
     number: int
     frame: Frame
     context: np.ndarray
     found: Objects
+    judged: bool
+    relied_on: np.ndarray
     model_ms: float
     outside_ms: float
 
     def line(self) -> str:
-        """One line of the decision log. missing: sensors that said nothing for this frame."""
+        """One line of the decision log. missing: sensors that said nothing for this frame. relied_on: whether anything in it may
+        be, and whether each object may."""
         age_ms = {name: _rounded(1e3 * float(age)) for name, age in zip(SENSORS, self.frame.age_s, strict=True)}
         document = {
             "frame": self.number,
@@ -50,11 +55,15 @@ class Decision:
             "t_cut_ns": self.frame.t_cut_ns,
             "age_ms": age_ms,
             "missing": [name for name, age in age_ms.items() if age is None],
+            "relied_on": self.judged,
             "objects": [
-                {"class": CLASSES[kind], "x_m": round(x, 2), "y_m": round(y, 2), "confidence": round(confidence, 4)}
-                for kind, x, y, confidence in zip(
+                {
+                    "class": CLASSES[kind], "x_m": round(x, 2), "y_m": round(y, 2), "confidence": round(confidence, 4),
+                    "relied_on": relied_on,
+                }
+                for kind, x, y, confidence, relied_on in zip(
                     self.found.class_id.tolist(), self.found.x_m.tolist(), self.found.y_m.tolist(),
-                    self.found.confidence.tolist(), strict=True,
+                    self.found.confidence.tolist(), self.relied_on.tolist(), strict=True,
                 )
             ],
             "model_ms": round(self.model_ms, 2),
@@ -69,12 +78,13 @@ def _rounded(value: float) -> float | None:
 
 @dataclass
 class Report:
-    """Of a drive. model_ms, outside_ms: per frame. left_out: key records that made no frame. fault: why the recording ended
-    early. start_ms: from the command's begin until the first message could be taken."""
+    """Of a drive. start_ms: from the command's begin until the first message could be taken. model_ms, outside_ms: per frame.
+    left_out: key records that made no frame. fault: why the recording ended early."""
 
     start_ms: float = 0.0
     frames: int = 0
     objects: int = 0
+    objects_relied_on: int = 0
     left_out: int = 0
     fault: str | None = None
     model_ms: list[float] = field(default_factory=list)
@@ -83,6 +93,7 @@ class Report:
     def add(self, decision: Decision) -> None:
         self.frames += 1
         self.objects += len(decision.found)
+        self.objects_relied_on += int(decision.relied_on.sum())
         self.model_ms.append(decision.model_ms)
         self.outside_ms.append(decision.outside_ms)
 
@@ -93,7 +104,8 @@ class Report:
 
         return {
             "start_ms": round(self.start_ms, 1), "frames": self.frames, "objects": self.objects,
-            "left_out": self.left_out, "fault": self.fault, "model_ms": of(self.model_ms), "outside_ms": of(self.outside_ms),
+            "objects_relied_on": self.objects_relied_on, "left_out": self.left_out, "fault": self.fault,
+            "model_ms": of(self.model_ms), "outside_ms": of(self.outside_ms),
         }  # fmt: skip
 
 
@@ -134,9 +146,16 @@ class Context:
 
 
 def decisions(
-    messages: Iterable[Message], topics: list[str], model: Model, bundle: FeatureBundle, drive: str, report: Report
+    messages: Iterable[Message],
+    topics: list[str],
+    model: Model,
+    bundle: FeatureBundle,
+    drive: str,
+    domain: Domain,
+    report: Report,
 ) -> Iterator[Decision]:
-    """topics: of the vehicle. messages: live, or of a recording. report: is filled. Raises FleetError where the messages do."""
+    """topics: of the vehicle. messages: live, or of a recording. domain: of the release in this drive. report: is filled. Raises
+    FleetError where the messages do."""
     assembler, context = Assembler(model.description.rig, topics), Context(bundle, drive)
 
     def decide(frame: Frame, begun: float) -> Decision:
@@ -146,10 +165,12 @@ def decisions(
         heat, offset = model.run(inputs)
         after = time.perf_counter()
         found = model.found(heat, offset)
+        relied_on = domain.holds(found)
         done = time.perf_counter()
         decision = Decision(
-            report.frames, frame, known, found, 1e3 * (after - before), 1e3 * (spent + before - begun + done - after)
-        )
+            report.frames, frame, known, found, domain.relied_on, relied_on,
+            1e3 * (after - before), 1e3 * (spent + before - begun + done - after),
+        )  # fmt: skip
         report.add(decision)
         return decision
 
@@ -171,9 +192,10 @@ def decisions(
     report.left_out = assembler.left_out
 
 
-def infer(recording: Path, slot: Path, log: Path, *, begun_s: float | None = None) -> Report:
-    """slot: a payload's folder, verified by whoever gives it. log: written anew, a line per frame; lines are whole even if
-    the recording is damaged, and the report says so. begun_s: of `time.perf_counter()` when starting began; now unless given.
+def infer(recording: Path, slot: Path, domain: Domain, log: Path, *, begun_s: float | None = None) -> Report:
+    """slot: a payload's folder, verified by whoever gives it; domain: of its verdict, in this drive. log: written anew, a line
+    per frame; lines are whole even if the recording is damaged, and the report says so. begun_s: of `time.perf_counter()` when
+    starting began; now unless given.
 
     Compiled code is loaded before the first message, or its frame would be late. Raises FleetError if nothing can be inferred
     at all."""
@@ -185,7 +207,7 @@ def infer(recording: Path, slot: Path, log: Path, *, begun_s: float | None = Non
     report = Report(start_ms=1e3 * (time.perf_counter() - begun_s))
     try:
         with open(log, "w", encoding="utf-8") as lines:
-            for decision in decisions(opened.messages(), opened.topics, model, bundle, recording.stem, report):
+            for decision in decisions(opened.messages(), opened.topics, model, bundle, recording.stem, domain, report):
                 lines.write(decision.line() + "\n")
     except OSError as error:
         raise FleetError(f"Cannot write {log}: {error.strerror}", remedy="Give another file, or make room.") from error

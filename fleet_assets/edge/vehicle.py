@@ -15,7 +15,6 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -118,20 +117,20 @@ class Vehicle:
         Raises FleetError if nothing is installed, or nothing can be inferred.
         """
         begun_s = time.perf_counter() if begun_s is None else begun_s
+        from fleet_assets.edge.domain import Domain
         from fleet_assets.edge.inference import infer
         from fleet_assets.edge.recording import Recording
 
         slot = self.running()
         (self.root / "decisions").mkdir(exist_ok=True, mode=0o700)
         log = log or self.root / "decisions" / f"{recording.stem}.jsonl"
-        context = Recording.open(recording).context
         verdict = Payload(slot.folder, slot.manifest).verdict()
-        unknown = {name: context.get(name) for name, known in verdict.domain.items() if context.get(name) not in known}
-        report = infer(recording, slot.folder, log, begun_s=begun_s)
+        domain = Domain.of(verdict, Recording.open(recording).context)
+        report = infer(recording, slot.folder, domain, log, begun_s=begun_s)
         return {
             "release": slot.release, "profile": verdict.profile, "log": str(log), **report.to_document(),
-            "relied_on": not unknown, "conditions_not_judged": unknown,
-            "not_to_be_relied_on": [dict(slice_) for slice_ in verdict.excluded if _may_hold(slice_, context)],
+            "relied_on": domain.relied_on, "conditions_not_judged": dict(domain.not_judged),
+            "not_to_be_relied_on": [dict(slice_) for slice_ in domain.excluded],
         }  # fmt: skip
 
     def trace(self) -> dict[str, Any]:
@@ -172,8 +171,3 @@ class Vehicle:
             try_out(payload.folder, payload.manifest["runtime"])
         except FleetError as error:
             raise UpdateRefused.because("trial", f"{error.what}: {error.where}") from error
-
-
-def _may_hold(slice_: Mapping[str, str], context: Mapping[str, str]) -> bool:
-    """Whether objects of a slice may be met where the context is this."""
-    return all(context.get(name, value) == value for name, value in slice_.items())

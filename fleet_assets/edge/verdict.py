@@ -187,8 +187,8 @@ class Verdict:
 
     profile: demo, full. gate_sha256: of the gate file. level_ppm: of one candidate; it is divided by candidates_judged, the
     number of candidates that were judged on this test set. domain: conditions that were judged, such as {"light": ("day",
-    "night")}; excluded: slices within it that were not. Elsewhere nothing is claimed, and the vehicle must not rely on the model.
-    bound_to: hashes and versions of what was judged, and by what.
+    "night")}; excluded: slices within it that were not; distance_mm: edges of distance bands. Elsewhere nothing is claimed, and
+    the vehicle must not rely on the model (edge/domain.py). bound_to: hashes and versions of what was judged, and by what.
     """
 
     profile: str
@@ -199,6 +199,7 @@ class Verdict:
     cells: tuple[Cell, ...]
     domain: Mapping[str, tuple[str, ...]]
     excluded: tuple[Mapping[str, str], ...]
+    distance_mm: tuple[int, ...]
     bound_to: Mapping[str, str]
 
     @property
@@ -230,17 +231,10 @@ class Verdict:
                     remedy=_REMEDY,
                 )
 
-    def excludes(self, conditions: Mapping[str, str]) -> tuple[Mapping[str, str], ...]:
-        """Why these conditions, such as {"class": "pedestrian", "weather": "fog"}, are outside the operating domain; else empty.
-
-        A condition of the domain that is not told is not outside of it: give all that are known, and take one for "unknown".
-        """
-        beyond = [
-            {name: conditions[name]}
-            for name, known in self.domain.items()
-            if conditions.get(name, known[0]) not in known
-        ]
-        return (*beyond, *(slice_ for slice_ in self.excluded if slice_.items() <= conditions.items()))
+    @property
+    def bands_m(self) -> tuple[float, ...]:
+        """Edges of the distance bands: nothing is claimed beyond them."""
+        return tuple(edge / 1_000 for edge in self.distance_mm)
 
     def to_document(self) -> dict[str, Any]:
         """JSON's types without fractions: signed metadata refuses them."""
@@ -252,6 +246,7 @@ class Verdict:
             "cells": cells,
             "domain": {name: list(values) for name, values in self.domain.items()},
             "excluded": [dict(slice_) for slice_ in self.excluded],
+            "distance_mm": list(self.distance_mm),
             "bound_to": dict(self.bound_to),
         }
 
@@ -271,6 +266,7 @@ class Verdict:
             cells=tuple(_cell(cell) for cell in root.items("cells")),
             domain=root.inner("domain").lists(),
             excluded=tuple(slice_.texts() for slice_ in root.items("excluded")),
+            distance_mm=root.ascending("distance_mm", COUNT_LIMIT),
             bound_to=root.inner("bound_to").texts(),
         )
         if not verdict.cells:
@@ -353,6 +349,15 @@ class _Reader:
         if type(value) is not int or not least <= value <= most:
             raise self.error(f"has no whole number from {least} to {most} in {key!r}")
         return value
+
+    def ascending(self, key: str, most: int) -> tuple[int, ...]:
+        """Two or more whole numbers from 0 on, each larger than the one before."""
+        found = self.value(key)
+        if not isinstance(found, list) or not 2 <= len(found) <= _ENTRIES_LIMIT:
+            raise self.error(f"has no list of 2 to {_ENTRIES_LIMIT} in {key!r}")
+        if any(type(value) is not int or not 0 <= value <= most for value in found) or found != sorted(set(found)):
+            raise self.error(f"has no ascending numbers up to {most} in {key!r}")
+        return tuple(found)
 
     def inner(self, key: str) -> _Reader:
         return _Reader(self.value(key), self._name, f"{self._place}.{key}".lstrip("."))

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fleet_assets.edge.objects import CLASSES, Objects
+from fleet_assets.edge.domain import Slice, outside, slices_of
+from fleet_assets.edge.objects import Objects
 from fleet_assets.edge.verdict import PPM
 from fleet_assets.kernels.matching import match
 
@@ -112,11 +112,11 @@ def matched(
     *,
     radius_m: float,
     bands_m: Sequence[float],
-    outside: Sequence[Mapping[str, str]] = (),
+    excluded: Sequence[Slice] = (),
 ) -> Matched:
     """Sets one pass against the truth.
 
-    bands_m: edges of distance bands, ascending; what lies beyond the last is not counted. outside: slices that are not judged.
+    bands_m: edges of distance bands, ascending; what lies beyond the last is not counted. excluded: slices that are not judged.
     An object there is neither missed nor needed: what is matched to it does not count as false either.
     """
     found, truth = evidence.passes[name], evidence.truth
@@ -134,36 +134,20 @@ def matched(
 
     of_truth = _rows(evidence, truth, confidence >= 0, bands_m)
     of_found = _rows(evidence, found, hit, bands_m)
-    counts = ~_any(of_truth, outside)
-    found_counts = np.where(hit, _at(counts, row), ~_any(of_found, outside))
+    counts = ~outside(of_truth.slices, excluded)
+    found_counts = np.where(hit, _at(counts, row), ~outside(of_found.slices, excluded))
     return Matched(
         of_truth.at(counts), truth.class_id[counts], confidence[counts],
         of_found.at(found_counts), found.class_id[found_counts], found.confidence[found_counts], error_m[found_counts],
     )  # fmt: skip
 
 
-def band_names(bands_m: Sequence[float]) -> tuple[str, ...]:
-    """Such as 0-15: from the first edge, up to and without the second."""
-    return tuple(f"{low:g}-{high:g}" for low, high in pairwise(bands_m))
-
-
 def _rows(evidence: Evidence, objects: Objects, hit: np.ndarray, bands_m: Sequence[float]) -> Rows:
     slices = {name: values[objects.frame] for name, values in evidence.slices.items()}
-    slices["class"] = np.array(CLASSES)[objects.class_id]
-    distance_m = objects.distance_m if objects.distance_m.size else np.hypot(objects.x_m, objects.y_m)
-    names = np.array(["", *band_names(bands_m), ""])  # nothing is called like the ends
-    slices["distance"] = names[np.searchsorted(np.asarray(bands_m, dtype=float), distance_m, side="right")]
+    slices |= slices_of(objects, bands_m)
     known = objects.moving.size == len(objects)
     slices["motion"] = np.where(objects.moving, "moving", "standing") if known else np.full(len(objects), "unknown")
     return Rows(hit, evidence.drive[objects.frame], slices)
-
-
-def _any(rows: Rows, slices: Sequence[Mapping[str, str]]) -> np.ndarray:
-    """bool [n]: rows beyond the last band, or in one of the slices."""
-    found: np.ndarray = rows.slices["distance"] == ""
-    for slice_ in slices:
-        found |= rows.within(slice_)
-    return found
 
 
 def _at(values: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fleet_assets.edge.domain import Slice
 from fleet_assets.edge.objects import CLASSES
 from fleet_assets.edge.verdict import PPM, Cell, Verdict, upper_bound_ppm
 from fleet_assets.errors import FleetError
 from fleet_assets.evaluate.evidence import NOMINAL, OF_FRAME, Evidence, Matched, Rows, matched
-from fleet_assets.evaluate.gate_file import Fairness, Gate, Limit, Slice
+from fleet_assets.evaluate.gate_file import Fairness, Gate, Limit
 from fleet_assets.evaluate.metrics import average_precision, calibration_error, recall_at_precision
 from fleet_assets.evaluate.resample import bootstrap_bound, design_effect_ppm
 
@@ -60,9 +61,9 @@ class Judgement:
     def matched(self, name: str = NOMINAL) -> Matched:
         """A pass set against the truth, by the gate's radius and operating domain."""
         if name not in self._matched:
-            outside = [one.slice for one in self.gate.outside] + list(self._beyond())
+            excluded = [one.slice for one in self.gate.outside] + list(self._beyond())
             self._matched[name] = matched(
-                self.evidence, name, radius_m=self.gate.match_radius_m, bands_m=self.gate.distance_m, outside=outside
+                self.evidence, name, radius_m=self.gate.match_radius_m, bands_m=self.gate.distance_m, excluded=excluded
             )
         return self._matched[name]
 
@@ -77,6 +78,7 @@ class Judgement:
             cells=tuple(self._cells(self.gate.level_ppm // candidates_judged)),
             domain=self.gate.domain,
             excluded=tuple(one.slice for one in self.gate.outside),
+            distance_mm=tuple(round(edge * 1_000) for edge in self.gate.distance_m),
             bound_to={"gate_version": self.gate.version, **bound_to},
         ).recomputed()
 

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from fleet_assets.contracts.document import Node, parse_document
 from fleet_assets.contracts.loader import FOLDER
+from fleet_assets.edge.domain import Slice, band_names
 from fleet_assets.edge.objects import CLASSES
 from fleet_assets.edge.verdict import PPM
 from fleet_assets.errors import FleetError
-from fleet_assets.evaluate.evidence import OF_FRAME, PRECISION, RECALL, band_names
+from fleet_assets.evaluate.evidence import OF_FRAME, PRECISION, RECALL
 from fleet_assets.evaluate.rehearsals import REHEARSALS
 
 GATES = FOLDER / "gates"
@@ -30,8 +31,6 @@ _METRICS = (RECALL, PRECISION)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _TEXT_BYTES_LIMIT = 1 << 20
 _CELLS_LIMIT = 400
-
-Slice = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -307,6 +306,8 @@ def _distances(node: Node) -> tuple[float, ...]:
     edges = [float(edge.number) for edge in node]
     if len(edges) < 2 or edges[0] < 0 or any(not low < high for low, high in pairwise(edges)) or edges[-1] > 1000:
         raise node.error(f"{node.value!r} are no bands", "Give two or more distances in metres, ascending.")
+    if any(round(edge * 1_000) / 1_000 != edge for edge in edges):
+        raise node.error(f"{node.value!r} have fractions of a millimetre", "A verdict tells them as whole millimetres.")
     return tuple(edges)
 
 

@@ -94,6 +94,8 @@ def test_a_recording_is_driven_with_what_runs(world: World, vehicle: Callable[..
     assert about["frames"] > 20
     assert (about["relied_on"], about["conditions_not_judged"]["weather"]) == (False, "fog")
     assert {"class": "pedestrian", "distance": "30-48"} in about["not_to_be_relied_on"]
+    assert (about["objects"] > 0, about["objects_relied_on"]) == (True, 0)
+    assert not any(one["relied_on"] for line in lines for one in (line, *line["objects"]))
     refresh(world.releases, datetime.now(UTC) - timedelta(days=20))
     code, again, said = vehicle(*run, "--log", tmp_path / "again.jsonl")
     assert (code, again["release"], again["frames"]) == (3, id_, about["frames"])

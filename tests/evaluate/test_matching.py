@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from evaluate.made import evidence
 
-from fleet_assets.evaluate.evidence import NOMINAL, PRECISION, RECALL, band_names, matched
+from fleet_assets.edge.domain import band_names
+from fleet_assets.evaluate.evidence import NOMINAL, PRECISION, RECALL, matched
 
 BANDS_M = (0, 15, 30, 48)
 

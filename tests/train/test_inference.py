@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from train.conftest import Tiny
 
+from fleet_assets.edge.domain import Domain
 from fleet_assets.edge.feed import LIVE
 from fleet_assets.edge.inference import infer
 from fleet_assets.edge.model import Model
@@ -23,6 +24,7 @@ from fleet_assets.train.export import detections
 from fleet_assets.train.recordings import frames_of_recordings
 
 pytestmark = pytest.mark.slow
+DOMAIN = Domain({}, ({"class": "vehicle", "distance": "15-100"},), (0.0, 15.0, 100.0))
 _VIEWS = ("ego_motion", "scene_context", "sensor_health")
 
 
@@ -53,7 +55,7 @@ def _slot(tiny: Tiny, folder: Path, views: tuple[str, ...]) -> Path:
 def test_a_recording_gives_what_evaluation_finds(
     tiny: Tiny, slot: Path, recordings: list[Path], tmp_path: Path
 ) -> None:
-    report = infer(recordings[1], slot, tmp_path / "log.jsonl")
+    report = infer(recordings[1], slot, DOMAIN, tmp_path / "log.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert report.frames == len(lines) > len(tiny.validation)
     frames = frames_of_recordings([recordings[1]])
@@ -65,23 +67,25 @@ def test_a_recording_gives_what_evaluation_finds(
         assert [one["class"] for one in line["objects"]] == [CLASSES[kind] for kind in here.class_id]
         assert [one["x_m"] for one in line["objects"]] == pytest.approx(here.x_m.tolist(), abs=0.01)
         assert [one["confidence"] for one in line["objects"]] == pytest.approx(here.confidence.tolist(), abs=1e-3)
+        assert [one["relied_on"] for one in line["objects"]] == DOMAIN.holds(here).tolist()
         missing = [
             name for name, age in zip(("camera", "lidar", "radar"), frames.age_s[number], strict=True) if np.isnan(age)
         ]
         assert line["missing"] == missing
     document = report.to_document()
     assert document["fault"] is None
+    assert 0 < document["objects_relied_on"] < document["objects"]
     assert document["frames"] == len(report.model_ms) == len(report.outside_ms)
 
 
 def test_a_recording_that_is_cut_off_is_driven_as_far_as_it_goes(
     slot: Path, recordings: list[Path], tmp_path: Path
 ) -> None:
-    whole = infer(recordings[0], slot, tmp_path / "whole.jsonl")
+    whole = infer(recordings[0], slot, DOMAIN, tmp_path / "whole.jsonl")
     cut = tmp_path / "cut.mcap"
     content = recordings[0].read_bytes()
     cut.write_bytes(content[: len(content) * 3 // 4])
-    report = infer(cut, slot, tmp_path / "log.jsonl")
+    report = infer(cut, slot, DOMAIN, tmp_path / "log.jsonl")
     assert 0 < report.frames < whole.frames
     assert "damaged" in str(report.fault)
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == report.frames
@@ -92,4 +96,4 @@ def test_a_bundle_without_the_models_features_is_refused(tiny: Tiny, recordings:
     folder.mkdir()
     poor = _slot(tiny, folder, ("ego_motion", "scene_context"))
     with pytest.raises(FleetError, match="sensor_health"):
-        infer(recordings[0], poor, tmp_path / "log.jsonl")
+        infer(recordings[0], poor, DOMAIN, tmp_path / "log.jsonl")
