@@ -11,13 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from fleet_assets import console
+from fleet_assets.cli_keys import Json, Releases, releases_folder
 from fleet_assets.console import Exit
 from fleet_assets.errors import FleetError
 
 gate_app = typer.Typer(
     no_args_is_help=True, help="Gates, and verdicts by them. Example: `fleet gate show evaluation/record`"
 )
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
 @gate_app.command("check")
@@ -102,24 +102,22 @@ def _show_verdict(path: Path, json: bool) -> None:
 def diff(
     old: Annotated[str, typer.Argument(help="Name or file of the gate before.")],
     new: Annotated[str, typer.Argument(help="Name or file of the gate after.")],
+    releases: Releases = None,
     json: Json = False,
 ) -> None:
-    """What changed between two gates; exit code 1 if the new one loosens something that nobody approved in it.
+    """What changed between two gates; exit code 1 if the new one loosens something that no approver of releases approved in it.
 
     Example: `git show v1.0.0:fleet_assets/contracts/gates/full.yaml > /tmp/before.yaml; fleet gate diff /tmp/before.yaml full`
     """
     from fleet_assets.evaluate.gate_diff import differences, refuse_unapproved
     from fleet_assets.evaluate.gate_file import gate_path, load_gate
+    from fleet_assets.signing.roots import Roots
 
     before, after = (load_gate(gate_path(name)) for name in (old, new))
-    rows = [
-        {
-            "change": change.text,
-            "loosens": change.loosens,
-            "approved_by": change.approval.by if change.approval else None,
-            "why": change.approval.why if change.approval else None,
-        }
-        for change in differences(before, after)
-    ]
+    rows = [change.row() for change in differences(before, after)]
     console.print_rows(rows, title=f"{old} -> {new}", empty="The gates ask for the same.", as_json=json)
-    refuse_unapproved(before, after)
+    folder = releases_folder(releases)
+    approvers = Roots.of(folder).approvers()
+    refuse_unapproved(before, after, approvers)
+    if approvers is None and any(row["loosens"] for row in rows):
+        console.say(f"{folder} has no root yet, so any name counts here; at signing, only those of approvers do.")

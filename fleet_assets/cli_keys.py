@@ -65,7 +65,7 @@ def releases_folder(given: Path | None) -> Path:
 def _roots(releases: Path | None) -> Roots:
     from fleet_assets.signing.roots import Roots
 
-    return Roots(releases_folder(releases) / "roots")
+    return Roots.of(releases_folder(releases))
 
 
 @keys_app.command("create")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from fleet_assets.edge.verdict import PPM
 from fleet_assets.errors import FleetError
@@ -22,6 +23,11 @@ class Change:
     loosens: bool
     approval: Approval | None = None
 
+    def row(self) -> dict[str, Any]:
+        """For people."""
+        by, why = (self.approval.by, self.approval.why) if self.approval else (None, None)
+        return {"change": self.text, "loosens": self.loosens, "approved_by": by, "why": why}
+
 
 def differences(old: Gate, new: Gate) -> list[Change]:
     """All of them, loosened ones first; with the newer gate's approvals."""
@@ -34,7 +40,8 @@ def differences(old: Gate, new: Gate) -> list[Change]:
 
 
 def refuse_unapproved(old: Gate, new: Gate, approvers: Collection[str] | None = None) -> list[Change]:
-    """The differences. Raises FleetError for a loosening that names no approver; approvers: names that count, None for any."""
+    """The differences. approvers: names that count, as `signing.roots.Roots.approvers` gives them; None for any, before there is
+    a root. Raises FleetError for a loosening that names none of them."""
     changes = differences(old, new)
     for change in changes:
         if not change.loosens:

@@ -22,13 +22,14 @@ from fleet_assets.edge.verdict import Verdict
 from fleet_assets.evaluate.candidates import count_candidate
 from fleet_assets.evaluate.evidence import NOMINAL, RECALL, Evidence
 from fleet_assets.evaluate.gate import Judgement, mean_average_precision
-from fleet_assets.evaluate.gate_diff import refuse_unapproved
+from fleet_assets.evaluate.gate_diff import Change, refuse_unapproved
 from fleet_assets.evaluate.gate_file import Gate
 from fleet_assets.evaluate.record import EVIDENCE, evidence_sha256, read_record, write_record
 from fleet_assets.evaluate.regression import regression
 from fleet_assets.evaluate.rehearsals import REHEARSALS, Drives, offset_rehearsals
 from fleet_assets.evaluate.table import report_rows
 from fleet_assets.services.home import Home
+from fleet_assets.signing.roots import Roots
 from fleet_assets.synchronise.policy import load_alignment
 from fleet_assets.train.bake_off import latency_ms
 from fleet_assets.train.export import detections
@@ -66,11 +67,12 @@ def evaluate(
     """Judges a model and writes the record to a new folder.
 
     bound_to: versions of what the model was made from. recordings: by drive, for rehearsals and the curve over sensor offsets.
-    Raises FleetError if the gate loosens that of the released model without an approver, or asks for rehearsals and there are no
-    recordings.
+    Raises FleetError if the gate loosens that of the released model without an approver of the installation's root (before the
+    first ceremony, any name), or asks for rehearsals and there are no recordings.
     """
+    approvers, changes = Roots.of(home.releases).approvers(), list[Change]()
     if released is not None:
-        refuse_unapproved(read_record(released.record).gate, gate)
+        changes = refuse_unapproved(read_record(released.record).gate, gate, approvers)
     opened = Model.open(model)
     artefact = artefact_sha256(model)
     evidence, drives = _evidence(opened, frames, gate, recordings)
@@ -84,6 +86,8 @@ def evaluate(
         "latency_ms": latency_ms(opened, frames),
         "frames": len(frames),
         "cells": report_rows(judgement.report(verdict)),
+        "loosened": [change.row() for change in changes if change.loosens],
+        "approvers": approvers,
         "against_released": _against(released, judgement, frames) if released else [],
         "recall_over_offset": _offset_curve(opened, gate, frames, drives) if drives else [],
         "clock_limits": asdict(load_alignment().limits),

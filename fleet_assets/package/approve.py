@@ -18,7 +18,9 @@ from fleet_assets.edge.bundle import hash_file
 from fleet_assets.edge.payload import unpack
 from fleet_assets.edge.verdict import Status, Verdict
 from fleet_assets.errors import FleetError
-from fleet_assets.evaluate.record import verify
+from fleet_assets.evaluate.gate_diff import refuse_unapproved
+from fleet_assets.evaluate.gate_file import load_gate
+from fleet_assets.evaluate.record import GATE, verify
 from fleet_assets.package.candidate import refuse_empty
 from fleet_assets.package.releases import (
     APPROVAL,
@@ -49,7 +51,8 @@ def verify_candidate(releases: Releases, id: str) -> Verdict:
     """The verdict of a candidate, after everything was held against everything else.
 
     The archive against its id, each file against the manifest, the parts against the verdict, the verdict against its own counts
-    and against the evaluation that it was found from. Raises FleetError for the first that does not agree, and without PASS.
+    and against the evaluation that it was found from, its gate against that of the release before. Raises FleetError for the
+    first that does not agree, and without PASS.
     """
     if hash_file(releases.archive(id))[1] != id:
         raise FleetError(f"The archive of {id[:12]} was changed", remedy="Build the candidate anew.")
@@ -66,7 +69,30 @@ def verify_candidate(releases: Releases, id: str) -> Verdict:
         cells = "; ".join(f"{cell.name}: {cell.status}" for cell in verdict.blocking)
         raise FleetError(f"{id[:12]} has no PASS", where=cells, remedy="It cannot be released: judge a better model.")
     releases.floor().check(verdict)
+    _refuse_looser_gate(releases, id, verdict)
     return verdict
+
+
+def _refuse_looser_gate(releases: Releases, id: str, verdict: Verdict) -> None:
+    """Raises FleetError if the gate is looser than that of the last release of this hardware class and profile, and nobody who
+    may approve releases is named for it. What was released before was approved then."""
+    path, before = target_path(releases.release(id).hardware), None
+    for targets in releases.history():
+        if id in releases_of(targets):
+            return
+        target = targets.signed.targets.get(path)
+        if before is None and target is not None:
+            judged = Verdict.from_document((target.custom or {}).get("verdict"), name="the signed verdict")
+            if judged.profile == verdict.profile:
+                before = target.hashes["sha256"], judged.gate_sha256
+    if before is None or before[1] == verdict.gate_sha256:
+        return
+    old, new = (load_gate(releases.candidate(one) / EVALUATION / GATE) for one in (before[0], id))
+    if old.sha256 != before[1]:
+        raise FleetError(
+            f"The gate of {before[0][:12]} is not the one by which it was approved", remedy="Restore its evaluation."
+        )
+    refuse_unapproved(old, new, releases.roots.approvers())
 
 
 def sign(releases: Releases, id: str, key: SigningKey, now: datetime | None = None) -> Approval:

@@ -71,7 +71,7 @@ class Releases:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.roots = Roots(folder / "roots")
+        self.roots = Roots.of(folder)
         self.metadata = folder / "channel" / "metadata"
         self.targets = folder / "channel" / "targets"
         self.online = folder / "online"

@@ -43,6 +43,11 @@ class Roots:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @classmethod
+    def of(cls, releases: Path) -> Roots:
+        """Those in a folder of releases."""
+        return cls(releases / "roots")
+
     def path(self, version: int) -> Path:
         return self.folder / f"{version}.root.json"
 
@@ -71,6 +76,11 @@ class Roots:
             raise FleetError(f"{self.folder} has no root", remedy="Hold the ceremony: `fleet keys propose ROLES.toml`.")
         root: Root = chain[-1].signed
         return root
+
+    def approvers(self) -> tuple[str, ...] | None:
+        """Who approves releases, and what a gate loosens: holders of the targets role. None before the first ceremony."""
+        chain = self.chain()
+        return Roles.of(chain[-1].signed).roles["targets"].holders if chain else None
 
     def at(self, version: int) -> Root:
         """One root of the chain."""

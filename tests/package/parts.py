@@ -106,15 +106,17 @@ def live_view(name: str, seed: int) -> SnapshotView:
     return SnapshotView(name, 1, ("drive_id", "frame"), features, pa.table(row), 0, "identity")
 
 
-def judged(parts: Parts, *, night: float = 0.9, drives: int = 90, profile: str = "full", seed: int = 0) -> None:
-    """The evaluation of the parts, written anew. night: recall of pedestrians then; it is 0.9 for all else."""
+def judged(
+    parts: Parts, *, night: float = 0.9, drives: int = 90, profile: str = "full", seed: int = 0, text: str = TEXT
+) -> None:
+    """The evaluation of the parts, written anew. night: recall of pedestrians then; it is 0.9 for all else. text: of the gate."""
     found = evidence(
         drives,
         recall=lambda name, light: night if (name, light) == ("pedestrian", "night") else 0.9,
         passes={"camera_missing": lambda name, light: 0.6},
         seed=seed,
     )
-    gate = parse_gate(TEXT.replace("profile: full", f"profile: {profile}"), Path("own.yaml"))
+    gate = parse_gate(text.replace("profile: full", f"profile: {profile}"), Path("own.yaml"))
     bundle = Manifest.read(parts.features, KeyRing([parts.features_key]))
     bound_to = {
         BOUND_ARTEFACT: artefact_sha256(parts.model), BOUND_FEATURES: bundle.id, EVIDENCE: evidence_sha256(found),

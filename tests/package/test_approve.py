@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluate.test_gate_file import TEXT
 from package.parts import (
     HARDWARE,
     World,
@@ -108,6 +109,28 @@ def test_a_release_below_the_fleets_floor_is_neither_signed_nor_rolled_back_to(w
         roll_back(world.releases, first)
     with pytest.raises(FleetError, match="below the floor"):
         sign(world.releases, candidate(world, "third", seed=3), world.keys[DEE])
+
+
+def test_a_looser_gate_needs_the_name_of_an_approver(world: World) -> None:
+    """Whatever the installation that evaluated knew; going back to a stricter or looser release is no new gate."""
+    strict = released(world, "strict")
+    looser = TEXT.replace("motion: each}, limit: 0.7}", "motion: each}, limit: 0.65}")
+    with pytest.raises(FleetError, match="nobody approved it: vehicle recall"):
+        sign(world.releases, candidate(world, "unnamed", seed=2, text=looser), world.keys[DEE])
+    approvals = "\n".join(
+        f"- {{loosened: '{name} recall, motion={motion}: limit 0.7 -> 0.65', by: BY, why: Tried.}}"
+        for name in ("vehicle", "cyclist")
+        for motion in ("moving", "standing")
+    )
+    looser = f"{looser}approvals:\n{approvals}\n"
+    with pytest.raises(FleetError, match="ada cannot approve") as caught:  # she holds a key of root
+        sign(world.releases, candidate(world, "ada", seed=3, text=looser.replace("BY", "ada")), world.keys[DEE])
+    assert caught.value.remedy == "One of dee, eli, fay can."
+    loose = released(world, "loose", seed=4, text=looser.replace("BY", ELI))
+    for id_ in (strict, loose):
+        roll_back(world.releases, id_)
+        approve(world, id_)
+        publish(world.releases, id_)
 
 
 # ---- what was changed after it was judged ----------------------------------------------------------------------------
