@@ -40,7 +40,8 @@ def names() -> list[dict[str, str]]:
     """Every benchmark with what it measures."""
     found = []
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name not in _SHARED and not module.name.startswith("features_"):  # those are parts of `features`
+        # What begins so is a part of `features`, or of `quality`.
+        if module.name not in _SHARED and not module.name.startswith(("features_", "quality_")):
             text = importlib.import_module(f"benchmarks.{module.name}").__doc__ or ""
             found.append({"name": module.name, "measures": text.strip().splitlines()[0]})
     return found

@@ -5,7 +5,7 @@ In: MCAP files with labels. Out: FrameSet, made by the vehicle's own decoding, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,19 +59,25 @@ def _frames_of(path: Path, every_s: float, rig: Rig) -> FrameSet:
         raise FleetError(f"{path} is too short for a frame", remedy=f"A drive needs more than {WARM_UP_S:.0f} s.")
     t_ns = np.array([frame.t_ns for frame in kept], dtype=np.int64)
     labelled, truth = truth_at(_labels(path), t_ns)
-    whole = FrameSet(
+    slices = {name: recording.context.get(name, "unknown") for name in SLICES}
+    whole = stacked(kept, path.stem, slices, truth)
+    return whole if labelled.all() else whole.only(labelled)
+
+
+def stacked(kept: Sequence[Frame], drive: str, slices: Mapping[str, str], truth: Objects) -> FrameSet:
+    """Frames of one drive, in order of time. slices: the drive's category of each."""
+    return FrameSet(
         camera=np.stack([frame.camera for frame in kept]),
         lidar=np.stack([frame.lidar for frame in kept]),
         radar=np.stack([frame.radar for frame in kept]),
         context=np.stack([frame.context for frame in kept]),
         age_s=np.stack([frame.age_s for frame in kept]),
-        t_ns=t_ns,
+        t_ns=np.array([frame.t_ns for frame in kept], dtype=np.int64),
         drive=np.zeros(len(kept), dtype=np.int32),
-        drives=(path.stem,),
-        slices={name: np.full(len(kept), recording.context.get(name, "unknown")) for name in SLICES},
+        drives=(drive,),
+        slices={name: np.full(len(kept), value) for name, value in slices.items()},
         truth=truth,
     )
-    return whole if labelled.all() else whole.only(labelled)
 
 
 def _labels(path: Path) -> pa.Table:
