@@ -43,7 +43,7 @@ def list_(releases: Folder = None, json: Json = False) -> None:
 @release_app.command("show")
 def show(release: Id, releases: Folder = None, json: Json = False) -> None:
     """The verdict of a release, a row per cell, and who has approved it. Example: `fleet release show 3f9c2a10`"""
-    from fleet_assets.package.card import verdict_rows
+    from fleet_assets.evaluate.table import verdict_rows
 
     found = _releases(releases)
     about = found.release(found.find(release))
@@ -153,7 +153,7 @@ def trace_command(
 
 
 def _print_verdict(id_: str, releases: Releases) -> None:
-    from fleet_assets.package.card import verdict_rows
+    from fleet_assets.evaluate.table import verdict_rows
 
     release = releases.release(id_)
     title = f"{id_[:12]} for {release.hardware}, profile {release.profile}: {release.verdict.status}"

@@ -22,9 +22,9 @@ from fleet_assets.deploy.throw_away import APPROVERS, PHRASE, hold
 from fleet_assets.edge.floor import Floor
 from fleet_assets.edge.verdict import Status
 from fleet_assets.errors import FleetError
+from fleet_assets.evaluate.table import verdict_rows
 from fleet_assets.package.approve import sign
 from fleet_assets.package.assets import HARDWARE
-from fleet_assets.package.card import verdict_rows
 from fleet_assets.package.releases import Release, Releases
 from fleet_assets.services.home import Home
 from fleet_assets.signing.keys import SigningKey

@@ -18,6 +18,7 @@ from typing import Any
 
 from fleet_assets.capture.drive_key import DriveKey
 from fleet_assets.capture.files import ManifestError, Progress, check_name, hash_file, open_regular, size_of
+from fleet_assets.signing.documents import once
 
 NAME = "fleet-manifest.json"
 PARTIAL = f".{NAME}."  # a manifest that is being written, or whose writer was killed
@@ -118,7 +119,7 @@ def read_manifest(folder: Path, *, check_files: bool = True) -> Manifest:
         content = file.read(MAX_BYTES + 1)
     _check_size(content)
     try:
-        document = json.loads(content, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        document = json.loads(content, object_pairs_hook=once, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise ManifestError("The manifest is no JSON", where=ascii(str(error)[:200]), remedy=_REMEDY) from error
     manifest = parse(document)
@@ -225,13 +226,6 @@ def _typed(value: Any, kind: type, what: str) -> Any:
 
 
 _JSON_NAMES: dict[type, str] = {dict: "object", list: "array", str: "string"}
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    known = dict(pairs)
-    if len(known) != len(pairs):
-        raise ValueError("a key is there twice")
-    return known
 
 
 def _no_constant(name: str) -> Any:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleet_assets.edge.verdict import PPM, Cell, Status, Verdict
-from fleet_assets.evaluate.gate import CellReport
+
+if TYPE_CHECKING:
+    from fleet_assets.evaluate.gate import CellReport
 
 
 def verdict_rows(verdict: Verdict) -> list[dict[str, Any]]:

@@ -39,8 +39,8 @@ def release_candidate(
 
     from fleet_assets.curate.dataset import open_dataset
     from fleet_assets.edge.verdict import Status
+    from fleet_assets.evaluate.table import verdict_rows
     from fleet_assets.package.candidate import build_candidate
-    from fleet_assets.package.card import verdict_rows
     from fleet_assets.package.gather import gather
     from fleet_assets.package.policy import load_release_policy
     from fleet_assets.package.releases import Releases

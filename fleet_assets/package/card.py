@@ -1,14 +1,15 @@
-"""The model card of a release, and the table of its verdict.
+"""The model card of a release.
 
-In: verdict and evidence record. Out: rows for people, and a Markdown page that travels with the release.
+In: verdict and evidence record. Out: a Markdown page that travels with the release.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fleet_assets.edge.verdict import PPM, Verdict
+from fleet_assets.evaluate.table import markdown, verdict_rows
 
 _TITLES = {
     "purpose": "Purpose",
@@ -16,29 +17,6 @@ _TITLES = {
     "target_vehicles": "For",
     "execution_conditions": "Installation",
 }
-
-
-def verdict_rows(verdict: Verdict) -> list[dict[str, Any]]:
-    """One row per cell, the blocking ones first."""
-    ordered = sorted(verdict.cells, key=lambda cell: cell not in verdict.blocking)
-    return [
-        {
-            "cell": cell.name,
-            "status": str(cell.status),
-            "measured": _share(cell.estimate_ppm),
-            "at_least": _share(cell.bound_ppm),
-            "limit": _share(cell.limit_ppm),
-            "hits": cell.hits,
-            "positives": cell.positives,
-            "drives": cell.drives,
-            "drives_needed": cell.drives_needed or None,
-        }
-        for cell in ordered
-    ]
-
-
-def _share(ppm: int) -> str:
-    return f"{ppm / PPM:.3f}"
 
 
 def model_card(verdict: Verdict, evidence: Mapping[str, Any]) -> str:
@@ -57,9 +35,9 @@ def _lines(verdict: Verdict, evidence: Mapping[str, Any]) -> Iterator[str]:
     yield f"\n**Features.** {features['service']} at lake commit `{features['lakefs_commit']}`."
     yield f"\n**Training.** {_pairs(source['training'])}. **Code.** {_pairs(source['code'])}."
     yield f"\n## Verdict: {verdict.status}\n"
-    yield f"Gate {verdict.gate_name}, profile {verdict.profile}; one-sided bounds at {_share(PPM - verdict.cell_level_ppm)}."
+    yield f"Gate {verdict.gate_name}, profile {verdict.profile}; one-sided bounds at {(PPM - verdict.cell_level_ppm) / PPM:.3f}."
     yield ""
-    yield from _table(verdict_rows(verdict))
+    yield markdown(verdict_rows(verdict))
     yield "\n## Outside the operating domain\n"
     yield (
         "Nothing is claimed there, and a vehicle must not rely on the model:"
@@ -67,14 +45,6 @@ def _lines(verdict: Verdict, evidence: Mapping[str, Any]) -> Iterator[str]:
         else "Nothing is excluded."
     )
     yield from (f"- {_pairs(slice_)}" for slice_ in verdict.excluded)
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    names = list(rows[0])
-    yield "| " + " | ".join(name.replace("_", " ") for name in names) + " |"
-    yield "|" + "---|" * len(names)
-    for row in rows:
-        yield "| " + " | ".join("" if value is None else str(value) for value in row.values()) + " |"
 
 
 def _pairs(values: Mapping[str, str]) -> str:
