@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from benchmarks import quality_radiate
 from benchmarks.harness import Options, Row
 from fleet_assets.edge.model import Model
 from fleet_assets.edge.objects import CLASSES, Objects
@@ -35,12 +36,13 @@ _RESAMPLES = 2000
 
 
 def rows(options: Options) -> list[Row]:
-    """The first row says what was trained and judged on what."""
+    """The first row says what was trained and judged on what; the last ones are the first seed's on real frames."""
     seeds = range(int(options.sizes[0]) if options.sizes else 3)
     with TemporaryDirectory() as folder:
         frames = {split: frames_of(Path(folder, split), split) for split in SPLITS}
         found = {seed: judge(frames, seed, Path(folder, str(seed))) for seed in seeds}
-    return report(frames["test"], found)
+        first = {form: Model.open(Path(folder, str(seeds[0]), form)) for form in (FUSION, *ALONE)}
+        return [*report(frames["test"], found), *quality_radiate.rows(first)]
 
 
 def frames_of(folder: Path, split: str) -> FrameSet:

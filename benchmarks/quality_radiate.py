@@ -58,11 +58,17 @@ def rows(models: Mapping[str, Model], folder: Path | None = None) -> list[Row]:
         return [{"work": "RADIATE", "note": f"not judged: {folder} is missing (set FLEET_SHARED_DATA)"}]
     (rig,) = {model.description.rig for model in models.values()}
     real = frames_of_radiate(folder, rig)
-    there = [sensor for sensor, age_s in zip(SENSORS, real.age_s.T, strict=True) if not np.isnan(age_s).all()]
-    missing = [sensor for sensor in SENSORS if sensor not in there]
-    given = f"given: {', '.join(there)}; missing: {', '.join(missing) or 'none'}"
-    about = {"work": "RADIATE", "objects": len(real.truth), "frames": len(real), "note": f"{given}. {_ABOUT}"}
-    return [about, *(row for form, model in models.items() for row in _judged(form, model, real, given))]
+    seen = dict(zip(SENSORS, (~np.isnan(real.age_s)).sum(axis=0).tolist(), strict=True))
+    given = "given: " + ", ".join(f"{sensor} in {count} of {len(real)} frames" for sensor, count in seen.items())
+    made: list[Row] = [
+        {"work": "RADIATE", "objects": len(real.truth), "frames": len(real), "note": f"{given}. {_ABOUT}"}
+    ]
+    for form, model in models.items():
+        if seen.get(form) == 0:
+            made.append({"work": f"RADIATE, {form}", "note": "not judged: the one sensor of this form is missing"})
+        else:
+            made += _judged(form, model, real, given)
+    return made
 
 
 def _judged(form: str, model: Model, real: FrameSet, given: str) -> Iterator[Row]:

@@ -133,9 +133,12 @@ def share_with_returns(frames: FrameSet) -> float:
 
 @pytest.mark.slow
 def test_a_model_is_judged_per_class(tiny: Tiny) -> None:
-    about, *rows = quality_radiate.rows({"late": Model.open(tiny.exported.folder)}, shared("radiate_tiny_foggy"))
+    """A form that has the radar alone is not, for there is none."""
+    model = Model.open(tiny.exported.folder)
+    about, *rows, radar = quality_radiate.rows({"late": model, "radar": model}, shared("radiate_tiny_foggy"))
     assert (about["frames"], about["objects"]) == (16, 18)
-    assert about["note"].startswith("given: camera, lidar; missing: radar. ")
+    assert "camera in 13 of 16 frames, lidar in 16 of 16 frames, radar in 0 of 16 frames" in about["note"]
+    assert (radar["work"], "not judged" in radar["note"]) == ("RADIATE, radar", True)
     assert [(row["work"], row["objects"]) for row in rows] == [
         ("RADIATE vehicle, late", 18), ("RADIATE pedestrian, late", 0), ("RADIATE cyclist, late", 0),
     ]  # fmt: skip
