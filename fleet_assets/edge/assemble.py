@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fleet_assets.edge.feed import LIVE, Feed, in_order_of_arrival, records_of
-from fleet_assets.edge.inputs import CONTEXT, camera_input, lidar_input, radar_input
+from fleet_assets.edge.inputs import CONTEXT, SPEED, YAW_RATE, camera_input, lidar_input, radar_input
 from fleet_assets.edge.messages import Decoded, decode, signal_values, stamp_of
 from fleet_assets.edge.rig import SENSORS, Rig, Stream
 from fleet_assets.errors import FleetError
@@ -23,7 +23,6 @@ from fleet_assets.kernels.features.records import NO_TIME
 
 _KEPT = 16  # records of a sensor among which a frame's is looked for
 _VIEWS = tuple(dict.fromkeys(name.partition(":")[0] for name in CONTEXT))
-SPEED, YAW_RATE = CONTEXT.index("ego_motion:speed_mps"), CONTEXT.index("ego_motion:yaw_rate_radps")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from fleet_assets.edge.domain import Domain
 from fleet_assets.edge.features import Answer, FeatureBundle
 from fleet_assets.edge.feed import LIVE
 from fleet_assets.edge.inputs import CONTEXT
+from fleet_assets.edge.memory import Memory
 from fleet_assets.edge.model import Model
 from fleet_assets.edge.objects import CLASSES, Objects
 from fleet_assets.edge.recording import Recording
@@ -157,14 +158,17 @@ def decisions(
     """topics: of the vehicle. messages: live, or of a recording. domain: of the release in this drive. report: is filled. Raises
     FleetError where the messages do."""
     assembler, context = Assembler(model.description.rig, topics), Context(bundle, drive)
+    memory = Memory(model.lag)
 
     def decide(frame: Frame, begun: float) -> Decision:
         known = context.of(report.frames, frame)
         inputs = model.prepare(frame.camera[None], frame.lidar[None], frame.radar[None], known[None], frame.age_s[None])
+        inputs |= memory.recall(frame.t_ns, known)
         before = time.perf_counter()
-        heat, offset = model.run(inputs)
+        outputs = model.run(inputs)
         after = time.perf_counter()
-        found = model.found(heat, offset)
+        memory.keep(frame.t_ns, known, outputs.memory)
+        found = model.found(outputs)
         relied_on = domain.holds(found)
         done = time.perf_counter()
         decision = Decision(

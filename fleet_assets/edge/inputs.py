@@ -42,6 +42,7 @@ CONTEXT = (
     ),
     *(f"sensor_health:{name}" for name in ("camera_blind", "lidar_blind", "camera_delay_ms", "lidar_delay_ms", "radar_delay_ms")),
 )  # fmt: skip
+SPEED, YAW_RATE = CONTEXT.index("ego_motion:speed_mps"), CONTEXT.index("ego_motion:yaw_rate_radps")
 
 
 def camera_input(pixels: np.ndarray | None) -> np.ndarray:

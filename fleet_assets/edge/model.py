@@ -10,12 +10,13 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
 
 from fleet_assets.edge import inputs as pre
+from fleet_assets.edge.memory import MEMORY_INPUTS, MEMORY_OUTPUTS, Lag
 from fleet_assets.edge.objects import CLASSES, Objects
 from fleet_assets.edge.rig import Rig
 from fleet_assets.errors import FleetError
@@ -38,7 +39,7 @@ _POSITIVE = ("camera_std", "lidar_scale", "radar_scale", "context_std")
 class Description:
     """What model.json says. temperature, shift: confidence is the sigmoid of logit / temperature + shift, per class.
     thresholds_ppm: from which confidence a detection counts, per class. tolerance: how far a score may be off the golden
-    ones. versions: what the model was made from."""
+    ones. lag: of a model that remembers, else None. versions: what the model was made from."""
 
     form: str
     statistics: Mapping[str, np.ndarray]
@@ -47,6 +48,7 @@ class Description:
     thresholds_ppm: np.ndarray
     tolerance: float
     rig: Rig
+    lag: Lag | None
     versions: Mapping[str, Any]
 
     @classmethod
@@ -78,7 +80,8 @@ class Description:
                 raise fault("a scale is not positive")
             return cls(
                 str(document["form"]), statistics, temperature, shift, np.array(thresholds), tolerance,
-                Rig.from_document(document["rig"], str(path)), dict(document["versions"]),
+                Rig.from_document(document["rig"], str(path)),
+                Lag.from_document(document["memory"]) if "memory" in document else None, dict(document["versions"]),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise fault(f"{type(error).__name__} {error}") from error
@@ -103,6 +106,18 @@ def _json(path: Path) -> Any:
         raise FleetError(f"Cannot read {path}: {error.strerror}", remedy=_ANEW) from error
     except (ValueError, RecursionError) as error:
         raise FleetError(f"{path} is no description of a model: {error}", remedy=_ANEW) from error
+
+
+class Outputs(NamedTuple):
+    """Of n frames, float32: heat [n, 3, 48, 48] (logits), offset [n, 2, 48, 48], and memory [n, 40, 48, 48] of a model that
+    remembers, else None."""
+
+    heat: np.ndarray
+    offset: np.ndarray
+    memory: np.ndarray | None
+
+
+_RESULT = {"heat": (len(CLASSES), pre.GRID_CELLS, pre.GRID_CELLS), "offset": (2, pre.GRID_CELLS, pre.GRID_CELLS)}
 
 
 class Model:
@@ -130,11 +145,11 @@ class Model:
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has no common kind of its own
             raise FleetError(f"{path} is no model that can be run: {error}", remedy=_ANEW) from error
-        shapes = {one.name: tuple(one.shape[1:]) for one in session.get_inputs()}
-        unknown = shapes.keys() - pre.INPUTS.keys()
-        if unknown or not shapes or any(shape != pre.INPUTS[name] for name, shape in shapes.items()):
+        asked, given = (MEMORY_INPUTS, MEMORY_OUTPUTS) if description.lag else ({}, {})
+        shapes, known = {one.name: tuple(one.shape[1:]) for one in session.get_inputs()}, {**pre.INPUTS, **asked}
+        if not shapes or not asked.keys() <= shapes.keys() or any(known.get(name) != shapes[name] for name in shapes):
             raise FleetError(f"{path} takes other inputs than this program gives", remedy=_ANEW)
-        if [one.name for one in session.get_outputs()] != ["heat", "offset"]:
+        if [one.name for one in session.get_outputs()] != [*_RESULT, *given]:
             raise FleetError(f"{path} gives something else than places", remedy=_ANEW)
         return cls(folder, description, session)
 
@@ -144,30 +159,40 @@ class Model:
         """Inputs of n frames, from arrays [n, ...] as edge/assemble.py makes them, by the statistics of training."""
         return pre.normalised(camera, lidar, radar, context, age_s, self.description.statistics)
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """heat, float32 [n, 3, 48, 48] (logits), and offset [n, 2, 48, 48]. inputs: of `prepare`."""
+    @property
+    def lag(self) -> Lag | None:
+        return self.description.lag
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Outputs:
+        """inputs: of `prepare`, and for a model that remembers those of edge/memory.py. Raises FleetError if the network gives
+        arrays of other shapes than a model's."""
         taken = [one.name for one in self._session.get_inputs()]
         count = len(inputs[taken[0]])
-        parts = [
-            self._session.run(["heat", "offset"], {name: inputs[name][at : at + _BATCH] for name in taken})
-            for at in range(0, count, _BATCH)
-        ]
-        if not parts:
-            cells = (pre.GRID_CELLS, pre.GRID_CELLS)
-            return np.zeros((0, len(CLASSES), *cells), np.float32), np.zeros((0, 2, *cells), np.float32)
-        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        wanted = {**_RESULT, **(MEMORY_OUTPUTS if self.lag else {})}
+        outputs = {name: np.zeros((count, *shape), np.float32) for name, shape in wanted.items()}
+        for at in range(0, count, _BATCH):
+            piece = slice(at, min(at + _BATCH, count))
+            found = self._session.run(list(wanted), {name: inputs[name][piece] for name in taken})
+            for values, whole in zip(found, outputs.values(), strict=True):
+                if values.shape != whole[piece].shape:
+                    raise FleetError(f"{self.folder / MODEL} gives something else than places", remedy=_ANEW)
+                whole[piece] = values
+        return Outputs(outputs["heat"], outputs["offset"], outputs.get("memory"))
 
     def candidates(self, inputs: Mapping[str, np.ndarray]) -> Objects:
         """Whatever could be an object, down to a confidence of next to nothing: for curves, and to choose thresholds."""
-        return objects_of(*self.run(inputs), self.description.temperature, self.description.shift)
+        return self._objects(self.run(inputs))
 
     def detect(self, inputs: Mapping[str, np.ndarray]) -> Objects:
         """The objects of n frames, at the shipped thresholds."""
-        return self.found(*self.run(inputs))
+        return self.found(self.run(inputs))
 
-    def found(self, heat: np.ndarray, offset: np.ndarray) -> Objects:
+    def found(self, outputs: Outputs) -> Objects:
         """The objects in what `run` gave, at the shipped thresholds."""
-        return self.above_thresholds(objects_of(heat, offset, self.description.temperature, self.description.shift))
+        return self.above_thresholds(self._objects(outputs))
+
+    def _objects(self, outputs: Outputs) -> Objects:
+        return objects_of(outputs.heat, outputs.offset, self.description.temperature, self.description.shift)
 
     def above_thresholds(self, found: Objects) -> Objects:
         least = (self.description.thresholds_ppm * 1e-6)[found.class_id]
@@ -176,8 +201,8 @@ class Model:
     def self_test(self) -> None:
         """Runs the golden inputs. Raises FleetError if a score is further off than the description allows, or there are
         none."""
-        golden = read_golden(self.folder / GOLDEN)
-        heat, offset = self.run(golden)
+        golden = read_golden(self.folder / GOLDEN, remembers=self.lag is not None)
+        heat, offset, _ = self.run(golden)
         off = max(np.abs(sigmoid(heat) - sigmoid(golden["heat"])).max(), np.abs(offset - golden["offset"]).max())
         if not off <= self.description.tolerance:
             raise FleetError(
@@ -201,9 +226,9 @@ def sigmoid(values: np.ndarray) -> np.ndarray:
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)))
 
 
-def read_golden(path: Path) -> dict[str, np.ndarray]:
+def read_golden(path: Path, *, remembers: bool = False) -> dict[str, np.ndarray]:
     """float32 inputs, heat and offset of a few frames. Raises FleetError."""
-    wanted = (*pre.INPUTS, "heat", "offset")
+    shapes = {**pre.INPUTS, **(MEMORY_INPUTS if remembers else {}), **_RESULT}
     try:
         if path.stat().st_size > _GOLDEN_BYTES_LIMIT:
             raise ValueError("too large")
@@ -211,12 +236,7 @@ def read_golden(path: Path) -> dict[str, np.ndarray]:
             if sum(entry.file_size for entry in archive.infolist()) > _GOLDEN_BYTES_LIMIT:
                 raise ValueError("too large")
         with np.load(path, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in wanted}
-        shapes = {
-            **pre.INPUTS,
-            "heat": (len(CLASSES), pre.GRID_CELLS, pre.GRID_CELLS),
-            "offset": (2, pre.GRID_CELLS, pre.GRID_CELLS),
-        }
+            found = {name: archive[name] for name in shapes}
         count = len(found["heat"])
         if not count or any(
             found[name].dtype != np.float32 or found[name].shape != (count, *shape) for name, shape in shapes.items()

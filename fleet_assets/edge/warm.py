@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from fleet_assets.edge.assemble import Assembler
+from fleet_assets.edge.memory import Memory
 from fleet_assets.edge.model import Model
 from fleet_assets.edge.rig import Rig
 
@@ -35,10 +36,13 @@ def warm(model: Model) -> None:
             kind, content = _message(stream.source, number)
             message = _cdr([("i", t_ns // 10**9), ("I", t_ns % 10**9), ("s", "warm"), *content])
             frames += assembler.push(stream.name, kind, message, t_ns)
+    memory = Memory(model.lag)
     for frame in [*frames, *assembler.flush()]:
         context, age_s = frame.context[None], frame.age_s[None]
         inputs = model.prepare(frame.camera[None], frame.lidar[None], frame.radar[None], context, age_s)
-        model.found(*model.run(inputs))
+        outputs = model.run(inputs | memory.recall(frame.t_ns, frame.context))
+        memory.keep(frame.t_ns, frame.context, outputs.memory)
+        model.found(outputs)
 
 
 def _message(source: str, number: int) -> tuple[str, list[tuple[str, int | str | bytes]]]:

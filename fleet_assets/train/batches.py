@@ -16,21 +16,27 @@ from numba import njit
 from torch import Tensor
 
 from fleet_assets.edge import inputs
+from fleet_assets.edge.memory import MOTION, Lag, earlier_rows, motion_of
 from fleet_assets.edge.objects import CLASSES
 from fleet_assets.train.frames import FrameSet
 
 _SPREAD_CELLS = np.array([1.0, 0.7, 0.8])  # of a target's bump, per class
-_YAW_RATE = inputs.CONTEXT.index("ego_motion:yaw_rate_radps")
+_MIRRORED_MOTION = np.array([-1 if name in ("y_m", "yaw_rad") else 1 for name in MOTION], dtype=np.float32)
+_FORGOTTEN = 0.15  # share of frames that are learned from without an earlier one
 
 
 @dataclass(frozen=True)
 class Batch:
-    """heat: [n, 3, 48, 48], 1 at centres and falling off around. offset: [n, 2, 48, 48] where centre [n, 1, 48, 48] is 1."""
+    """heat: [n, 3, 48, 48], 1 at centres and falling off around. offset: [n, 2, 48, 48] where centre [n, 1, 48, 48] is 1.
+
+    before: for a form that remembers, inputs of the earlier frames, of which it makes its memory; all else is in `inputs`.
+    """
 
     inputs: dict[str, Tensor]
     heat: Tensor
     offset: Tensor
     centre: Tensor
+    before: dict[str, Tensor] | None = None
 
 
 def statistics_of(frames: FrameSet) -> dict[str, np.ndarray]:
@@ -93,6 +99,25 @@ def rows_of_step(frames: int, batch: int, seed: int, step: int) -> np.ndarray:
     return found
 
 
+def earlier_frames(frames: FrameSet, rows: np.ndarray, lag: Lag) -> np.ndarray:
+    """int64 [rows]: the row of the earlier frame of the same drive that a frame remembers, -1 where there is none."""
+    if not len(frames):
+        return np.zeros(0, dtype=np.int64)
+    since_ns = frames.t_ns - frames.t_ns[np.searchsorted(frames.drive, frames.drive)]
+    apart_ns = (
+        int(since_ns.max()) + 2 * lag.most_ns
+    )  # drives one behind the other, too far apart to remember each other
+    return earlier_rows(frames.drive.astype(np.int64) * apart_ns + since_ns, lag)[rows]
+
+
+def motion_between(frames: FrameSet, before: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """float32 [rows, 5] of edge/memory.py:MOTION. before: of earlier_frames; zero where there is none."""
+    age_s = (frames.t_ns[rows] - frames.t_ns[before]) * 1e-9
+    motion = motion_of(frames.context[before], frames.context[rows], age_s)
+    motion[before < 0] = 0
+    return motion
+
+
 def batch_of(
     frames: FrameSet,
     rows: np.ndarray,
@@ -100,19 +125,23 @@ def batch_of(
     *,
     random: np.random.Generator | None = None,
     dropout: float = 0.0,
+    lag: Lag | None = None,
 ) -> Batch:
-    """random: mirrors half of the frames, and takes sensors away from a share `dropout` of them; None leaves all as it is."""
-    camera, lidar, radar = frames.camera[rows], frames.lidar[rows], frames.radar[rows]
-    context, age_s = frames.context[rows], frames.age_s[rows]
-    mirrored = np.zeros(rows.size, dtype=np.bool_)
+    """random: mirrors half of the frames, takes sensors away from a share `dropout` of them, and leaves some without memory; None
+    leaves all as it is. lag: of a form that remembers: a frame and its earlier one are changed alike."""
+    mirrored, gone = np.zeros(rows.size, dtype=np.bool_), np.zeros((rows.size, 3), dtype=np.bool_)
     if random is not None:
         mirrored = random.random(rows.size) < 0.5
-        camera[mirrored] = camera[mirrored][:, :, ::-1]
-        lidar[mirrored] = lidar[mirrored][..., ::-1]
-        radar[mirrored] = radar[mirrored][..., ::-1]
-        context[mirrored, _YAW_RATE] *= -1
-        _take_away(random, dropout, camera, lidar, radar, age_s)
-    made = inputs.normalised(camera, lidar, radar, context, age_s, statistics)
+        gone = _taken_away(random, dropout, ~np.isnan(frames.age_s[rows]))
+    made, before = _inputs(frames, rows, statistics, mirrored, gone), None
+    if lag is not None:
+        earlier = earlier_frames(frames, rows, lag)
+        motion = motion_between(frames, earlier, rows)
+        motion[mirrored] *= _MIRRORED_MOTION
+        if random is not None:
+            motion[random.random(rows.size) < _FORGOTTEN] = 0
+        made["motion"] = torch.from_numpy(motion)
+        before = _inputs(frames, np.where(earlier < 0, rows, earlier), statistics, mirrored, gone)
     shape = (rows.size, len(CLASSES), inputs.GRID_CELLS, inputs.GRID_CELLS)
     heat = np.zeros(shape, dtype=np.float32)
     offset = np.zeros((rows.size, 2, *shape[2:]), dtype=np.float32)
@@ -121,27 +150,36 @@ def batch_of(
     first = np.searchsorted(truth.frame, rows)
     end = np.searchsorted(truth.frame, rows, side="right")
     _draw(first, end, truth.class_id, truth.x_m, truth.y_m, mirrored, _SPREAD_CELLS, heat, offset, centre)
-    tensors = (torch.from_numpy(array) for array in (heat, offset, centre))
-    return Batch({name: torch.from_numpy(values) for name, values in made.items()}, *tensors)
+    return Batch(made, torch.from_numpy(heat), torch.from_numpy(offset), torch.from_numpy(centre), before)
 
 
-def _take_away(
-    random: np.random.Generator,
-    share: float,
-    camera: np.ndarray,
-    lidar: np.ndarray,
-    radar: np.ndarray,
-    age_s: np.ndarray,
-) -> None:
-    """One sensor, or in a third of the cases two; never the last."""
-    count = np.where(random.random(len(age_s)) < share, 1 + (random.random(len(age_s)) < 1 / 3), 0)
-    order = random.permuted(np.tile(np.arange(3), (len(age_s), 1)), axis=1)
+def _inputs(
+    frames: FrameSet, rows: np.ndarray, statistics: Mapping[str, np.ndarray], mirrored: np.ndarray, gone: np.ndarray
+) -> dict[str, Tensor]:
+    """mirrored: bool [rows]. gone: bool [rows, 3], sensors that are taken away."""
+    camera, lidar, radar = frames.camera[rows], frames.lidar[rows], frames.radar[rows]
+    context, age_s = frames.context[rows], frames.age_s[rows]
+    camera[mirrored] = camera[mirrored][:, :, ::-1]
+    lidar[mirrored] = lidar[mirrored][..., ::-1]
+    radar[mirrored] = radar[mirrored][..., ::-1]
+    context[mirrored, inputs.YAW_RATE] *= -1
+    for sensor, values in enumerate((camera, lidar, radar)):
+        values[gone[:, sensor]] = 0
+    age_s[gone] = np.nan
+    made = inputs.normalised(camera, lidar, radar, context, age_s, statistics)
+    return {name: torch.from_numpy(values) for name, values in made.items()}
+
+
+def _taken_away(random: np.random.Generator, share: float, there: np.ndarray) -> np.ndarray:
+    """bool [n, 3]: of a share of frames one sensor, or in a third of the cases two; never the last. there: bool [n, 3]."""
+    count = np.where(random.random(len(there)) < share, 1 + (random.random(len(there)) < 1 / 3), 0)
+    order = random.permuted(np.tile(np.arange(3), (len(there), 1)), axis=1)
+    gone = np.zeros(there.shape, dtype=np.bool_)
     for place in range(2):
-        for sensor, values in enumerate((camera, lidar, radar)):
-            others = np.delete(~np.isnan(age_s), sensor, axis=1).any(axis=1)
-            gone = (count > place) & (order[:, place] == sensor) & others
-            values[gone] = 0
-            age_s[gone, sensor] = np.nan
+        for sensor in range(3):
+            others = np.delete(there & ~gone, sensor, axis=1).any(axis=1)
+            gone[:, sensor] |= (count > place) & (order[:, place] == sensor) & others
+    return gone
 
 
 @njit(cache=True, nogil=True)

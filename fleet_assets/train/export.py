@@ -18,13 +18,15 @@ import numpy as np
 import torch
 
 from fleet_assets.edge import inputs as pre
+from fleet_assets.edge.memory import MEMORY_INPUTS, MEMORY_OUTPUTS, nothing
 from fleet_assets.edge.model import DESCRIPTION, FORMAT, GOLDEN, MODEL, Model, sigmoid
 from fleet_assets.edge.objects import CLASSES, Objects
 from fleet_assets.edge.rig import Rig
-from fleet_assets.train.batches import fingerprint
+from fleet_assets.train.batches import batch_of, earlier_frames, fingerprint, motion_between
 from fleet_assets.train.calibrate import PRECISION, Calibration, calibrate
-from fleet_assets.train.fit import Fitted, weights_hash
+from fleet_assets.train.fit import Fitted, given, weights_hash
 from fleet_assets.train.frames import FrameSet
+from fleet_assets.train.model import Detector
 
 OPSET = 17
 _GOLDEN_FRAMES, _CALIBRATION_FRAMES = 4, 128
@@ -70,24 +72,23 @@ def export(
     """Writes the artefact into a folder that is there or not. frames: of training, by some of which int8 is scaled.
     validation: by which confidence is calibrated and thresholds are chosen, through the artefact itself."""
     folder.mkdir(parents=True, exist_ok=True)
-    scaled_by = frames.only(_spread(len(frames), _CALIBRATION_FRAMES))
-    some = validation.only(_spread(len(validation), _GOLDEN_FRAMES))
+    scaled_by = _spread(len(frames), _CALIBRATION_FRAMES)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         full, small = Path(scratch, "full.onnx"), Path(scratch, "int8.onnx")
         _to_onnx(fitted, full)
-        _quantise(full, small, fitted, scaled_by)
+        _quantise(full, small, _inputs(fitted, frames, scaled_by))
         full_bytes, quantised_bytes = full.stat().st_size, small.stat().st_size
-        golden = _inputs(fitted, some)
+        golden = _inputs(fitted, validation, _spread(len(validation), _GOLDEN_FRAMES))
         parity = _parity(fitted, golden, full, small)
         (folder / MODEL).write_bytes((small if quantised else full).read_bytes())
     about = {
         **versions, "recipe": fitted.recipe.__dict__, "training": fitted.fingerprint, "weights": weights_hash(fitted.model),
-        "precision": "int8" if quantised else "float32", "calibration_set": fingerprint(scaled_by),
+        "precision": "int8" if quantised else "float32", "calibration_set": _fingerprint(fitted, frames, scaled_by),
     }  # fmt: skip
     raw = Calibration(np.ones(len(CLASSES)), np.zeros(len(CLASSES)), (0,) * len(CLASSES))
     _describe(folder, fitted, rig, raw, about)
     model = Model.open(folder)
-    heat, offset = model.run(golden)
+    heat, offset, _ = model.run(golden)
     arrays: dict[str, Any] = {**golden, "heat": heat, "offset": offset}
     np.savez_compressed(folder / GOLDEN, **arrays)
     calibration = calibrate(detections(model, validation, every=True), validation.truth, precision)
@@ -101,37 +102,71 @@ def detections(model: Model, frames: FrameSet, *, every: bool = False) -> Object
     bounded."""
     parts, sizes = [], []
     for start in range(0, len(frames), _PIECE):
-        piece = slice(start, start + _PIECE)
-        prepared = model.prepare(
-            frames.camera[piece], frames.lidar[piece], frames.radar[piece], frames.context[piece], frames.age_s[piece]
-        )
+        rows = np.arange(start, min(start + _PIECE, len(frames)))
+        prepared = inputs_of(model, frames, rows)
         parts.append(model.candidates(prepared) if every else model.detect(prepared))
-        sizes.append(len(prepared["health"]))
+        sizes.append(rows.size)
     return Objects.concat(parts, sizes)
 
 
+def inputs_of(model: Model, frames: FrameSet, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """What a model is given for some frames; one that remembers, with its own memory of earlier ones, as in the vehicle."""
+    inputs = _prepared(model, frames, rows)
+    if model.lag is None:
+        return inputs
+    recalled, before = nothing(rows.size), earlier_frames(frames, rows, model.lag)
+    needed, at = np.unique(before[before >= 0], return_inverse=True)
+    memory = model.run(_prepared(model, frames, needed) | nothing(needed.size)).memory
+    assert memory is not None  # noqa: S101 - it has a lag
+    recalled["earlier"][before >= 0] = memory[at]
+    recalled["motion"] = motion_between(frames, before, rows)
+    return inputs | recalled
+
+
+def _prepared(model: Model, frames: FrameSet, rows: np.ndarray) -> dict[str, np.ndarray]:
+    return model.prepare(
+        frames.camera[rows], frames.lidar[rows], frames.radar[rows], frames.context[rows], frames.age_s[rows]
+    )
+
+
 def _spread(count: int, wanted: int) -> np.ndarray:
-    """bool [count]: so many of them, evenly."""
-    chosen = np.zeros(count, dtype=np.bool_)
-    chosen[np.linspace(0, count - 1, min(wanted, count)).astype(np.int64)] = True
-    return chosen
+    """int64: so many rows of them, evenly."""
+    return np.unique(np.linspace(0, count - 1, min(wanted, count)).astype(np.int64))
 
 
-def _inputs(fitted: Fitted, frames: FrameSet) -> dict[str, np.ndarray]:
-    return pre.normalised(frames.camera, frames.lidar, frames.radar, frames.context, frames.age_s, fitted.statistics)
+def _inputs(fitted: Fitted, frames: FrameSet, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """As inputs_of, with the memory of the model in PyTorch."""
+    with torch.no_grad():
+        batch = batch_of(frames, rows, fitted.statistics, lag=fitted.model.lag)
+        return {name: values.numpy() for name, values in given(fitted.model, batch).items()}
+
+
+def _fingerprint(fitted: Fitted, frames: FrameSet, rows: np.ndarray) -> str:
+    """Of some frames, and of those that are remembered with them."""
+    used = np.zeros(len(frames), dtype=np.bool_)
+    used[rows] = True
+    if fitted.model.lag is not None:
+        before = earlier_frames(frames, rows, fitted.model.lag)
+        used[before[before >= 0]] = True
+    return fingerprint(frames.only(used))
+
+
+def _taken(model: Detector) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a model's inputs."""
+    return {**pre.INPUTS, **(MEMORY_INPUTS if model.lag else {})}
 
 
 def _to_onnx(fitted: Fitted, path: Path) -> None:
-    example = tuple(torch.zeros(2, *shape) for shape in pre.INPUTS.values())
     model = fitted.model.to(memory_format=torch.contiguous_format).eval()
-    names = ["heat", "offset"]
+    taken, names = _taken(model), ["heat", "offset", *(MEMORY_OUTPUTS if model.lag else ())]
+    example = tuple(torch.zeros(2, *shape) for shape in taken.values())
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
         )  # the exporter by tracing is announced as old; it is the one whose graphs int8 takes
         torch.onnx.export(
-            model, example, str(path), input_names=list(pre.INPUTS), output_names=names, opset_version=OPSET, dynamo=False,
-            dynamic_axes={name: {0: "n"} for name in (*pre.INPUTS, *names)},
+            model, example, str(path), input_names=list(taken), output_names=names, opset_version=OPSET, dynamo=False,
+            dynamic_axes={name: {0: "n"} for name in (*taken, *names)},
         )  # fmt: skip
 
 
@@ -148,7 +183,7 @@ class _Frames:
         return next(self._rows, None)
 
 
-def _quantise(full: Path, small: Path, fitted: Fitted, frames: FrameSet) -> None:
+def _quantise(full: Path, small: Path, inputs: dict[str, np.ndarray]) -> None:
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -156,19 +191,22 @@ def _quantise(full: Path, small: Path, fitted: Fitted, frames: FrameSet) -> None
     logging.disable(logging.WARNING)  # it warns, by the root logger, of what is done here on purpose
     try:
         quant_pre_process(str(full), str(prepared), skip_symbolic_shape=True)
-        names = [one.name for one in onnx.load(str(prepared), load_external_data=False).graph.input]
-        _to_int8(prepared, small, _Frames(_inputs(fitted, frames), names))
+        graph = onnx.load(str(prepared), load_external_data=False).graph
+        # Places are no features: eight bits would tell them to a fifth of a metre.
+        exact = [node.name for node in graph.node if node.name.startswith("/warp/")]
+        _to_int8(prepared, small, _Frames(inputs, [one.name for one in graph.input]), exact)
     finally:
         logging.disable(logging.NOTSET)
 
 
-def _to_int8(prepared: Path, small: Path, reader: _Frames) -> None:
+def _to_int8(prepared: Path, small: Path, reader: _Frames, exact: list[str]) -> None:
+    """exact: nodes that stay as they are."""
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     quantize_static(
         str(prepared), str(small), reader, quant_format=QuantFormat.QDQ, per_channel=True,
         reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.MinMax,
+        calibrate_method=CalibrationMethod.MinMax, nodes_to_exclude=exact,
     )  # fmt: skip
 
 
@@ -176,7 +214,7 @@ def _parity(fitted: Fitted, inputs: dict[str, np.ndarray], full: Path, small: Pa
     import onnxruntime
 
     with torch.no_grad():
-        heat, _ = fitted.model(*(torch.from_numpy(inputs[name]) for name in pre.INPUTS))
+        heat = fitted.model(**{name: torch.from_numpy(values) for name, values in inputs.items()})[0]
     expected = sigmoid(heat.numpy())
     off = []
     for path in (full, small):
@@ -194,12 +232,13 @@ def _describe(folder: Path, fitted: Fitted, rig: Rig, calibration: Calibration, 
         "form": fitted.recipe.form,
         "classes": list(CLASSES),
         "context": list(pre.CONTEXT),
-        "inputs": {name: list(shape) for name, shape in pre.INPUTS.items()},
+        "inputs": {name: list(shape) for name, shape in _taken(fitted.model).items()},
         "normalisation": {name: values.tolist() for name, values in fitted.statistics.items()},
         "calibration": {"temperature": calibration.temperature.tolist(), "shift": calibration.shift.tolist()},
         "thresholds_ppm": list(calibration.thresholds_ppm),
         "golden": {"file": GOLDEN, "tolerance": TOLERANCE},
         "rig": rig.to_document(),
         "versions": dict(versions),
+        **({"memory": fitted.model.lag.to_document()} if fitted.model.lag else {}),
     }
     (folder / DESCRIPTION).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")

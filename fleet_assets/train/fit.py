@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fleet_assets.edge.memory import Lag
 from fleet_assets.errors import FleetError
-from fleet_assets.train.batches import Batch, batch_of, fingerprint, rows_of_step, statistics_of
+from fleet_assets.train.batches import Batch, batch_of, earlier_frames, fingerprint, rows_of_step, statistics_of
 from fleet_assets.train.frames import FrameSet
-from fleet_assets.train.model import Detector, Output, make
+from fleet_assets.train.model import Detector, Output, Temporal, make
 
 _ALONE_WEIGHT = 0.3  # of what each sensor makes of it alone, beside the fused result
 _OFFSET_WEIGHT = 1.0
@@ -79,6 +80,11 @@ def fit(
         torch.manual_seed(recipe.seed)
         model = make(recipe.form)
         statistics = start.statistics if start else statistics_of(frames)
+        if model.lag and (earlier_frames(frames, np.arange(len(frames)), model.lag) < 0).all():
+            raise FleetError(
+                f"No frame has an earlier one that {recipe.form} could remember",
+                remedy=f"Train on frames about {model.lag.wanted_ns * 1e-9:.1f} s apart: stride_s of the dataset's recipe.",
+            )
         if start:
             model.load_state_dict(start.model.state_dict())
         learning = [values for name, values in model.named_parameters() if name.startswith(recipe.part)]
@@ -96,7 +102,9 @@ def fit(
         for step in range(len(losses), recipe.steps):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * _rate(step, recipe.steps)
-            losses.append(_step(model, learning, optimizer, _batch(frames, statistics, recipe, step), recipe))
+            losses.append(
+                _step(model, learning, optimizer, _batch(frames, statistics, recipe, step, model.lag), recipe)
+            )
             if not math.isfinite(losses[-1]):
                 raise FleetError("The training diverged", where=f"step {step}", remedy="Lower the learning rate.")
             if checkpoint is not None and (step + 1) % every == 0:
@@ -125,15 +133,23 @@ def loss_of(fitted: Fitted, frames: FrameSet) -> float:
     with torch.no_grad():
         for start in range(0, len(frames), _PIECE):
             rows = np.arange(start, min(start + _PIECE, len(frames)))
-            batch = batch_of(frames, rows, fitted.statistics)
-            total += float(_loss(fitted.model(**batch.inputs), batch)) * rows.size
+            batch = batch_of(frames, rows, fitted.statistics, lag=fitted.model.lag)
+            total += float(_loss(fitted.model(**given(fitted.model, batch)), batch)) * rows.size
     return total / max(len(frames), 1)
 
 
-def _batch(frames: FrameSet, statistics: dict[str, np.ndarray], recipe: Recipe, step: int) -> Batch:
+def _batch(frames: FrameSet, statistics: dict[str, np.ndarray], recipe: Recipe, step: int, lag: Lag | None) -> Batch:
     rows = rows_of_step(len(frames), recipe.batch, recipe.seed, step)
     random = np.random.default_rng([recipe.seed, step, 1])
-    return batch_of(frames, rows, statistics, random=random, dropout=recipe.dropout)
+    return batch_of(frames, rows, statistics, random=random, dropout=recipe.dropout, lag=lag)
+
+
+def given(model: Detector, batch: Batch) -> dict[str, Tensor]:
+    """What a model is given for a batch; of one that remembers, with its memory of the earlier frames."""
+    if batch.before is None:
+        return batch.inputs
+    assert isinstance(model, Temporal)  # noqa: S101 - no other form has a lag, and so a frame before
+    return {**batch.inputs, "earlier": model.memory(batch.before).float()}
 
 
 def _train_mode(model: Detector, part: str) -> None:
@@ -146,7 +162,7 @@ def _step(
     model: Detector, learning: list[Any], optimizer: torch.optim.Optimizer, batch: Batch, recipe: Recipe
 ) -> float:
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.half):
-        results = model.results(batch.inputs)
+        results = model.results(given(model, batch))
     fused = _loss(results.pop("fused"), batch)
     # A combiner learns from its specialists without changing them, so all losses may simply be added.
     alone = sum((_loss(result, batch) for result in results.values()), torch.zeros(()))

@@ -2,10 +2,11 @@
 
 In: the arrays of edge/inputs.py:INPUTS as tensors [n, ...]. Out: heat [n, 3, 48, 48], a logit per class that an object's centre
 lies in the cell, and offset [n, 2, 48, 48], where in the cell it lies (0 to 1, x and y). Rows of the grid lie ahead, columns
-to the left.
+to the left. A form that remembers also takes edge/memory.py:MEMORY_INPUTS, and gives its memory of the frame.
 
 early       the sensors' grids side by side, one trunk
 attention   per cell, sensors are weighed by what they see there, by context and by their health
+temporal    attention, and what it made of the sensors in an earlier frame of the drive, brought to where the vehicle is now
 late        a specialist per sensor, each with a result of its own, and a combiner that weighs them; specialists do not know of
             each other, so that one can be replaced
 average     the mean of the specialists' scores: the baseline
@@ -20,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fleet_assets.edge.inputs import CONTEXT, GRID_CELLS, INPUTS
+from fleet_assets.edge.inputs import CONTEXT, GRID_CELLS, GRID_X_M, GRID_Y_M, INPUTS
+from fleet_assets.edge.memory import LAG, MEMORY_INPUTS, MOTION, Lag
 from fleet_assets.edge.objects import CLASSES
 from fleet_assets.edge.rig import SENSORS
 from fleet_assets.errors import FleetError
@@ -28,6 +30,7 @@ from fleet_assets.train import lift
 
 WIDTH = 24  # channels of a sensor's grid
 _CONDITIONS = len(CONTEXT) + INPUTS["health"][0]
+_ATTENDED = MEMORY_INPUTS["earlier"][0]  # channels of the sensors' grids together
 _RARE = -4.0  # the logit of a centre, before anything is learned
 Output = tuple[Tensor, Tensor]
 
@@ -139,9 +142,11 @@ class Trunk(nn.Module):
 
 
 class Detector(nn.Module):
-    """What all forms have in common: a specialist per sensor. Its grid counts where the sensor is there."""
+    """What all forms have in common: a specialist per sensor. Its grid counts where the sensor is there. lag: of a form that
+    remembers."""
 
     sensors: tuple[str, ...] = SENSORS
+    lag: Lag | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -220,12 +225,14 @@ class Weigher(nn.Module):
 
 
 class Attention(Detector):
+    seen = _ATTENDED  # channels that the trunk sees
+
     def __init__(self) -> None:
         super().__init__()
-        self.values = nn.ModuleDict({sensor: nn.Conv2d(WIDTH, 40, 1) for sensor in self.sensors})
+        self.values = nn.ModuleDict({sensor: nn.Conv2d(WIDTH, _ATTENDED, 1) for sensor in self.sensors})
         self.weigher = Weigher(len(self.sensors))
-        self.bias = nn.Linear(_CONDITIONS, 40)
-        self.trunk = Trunk(40)
+        self.bias = nn.Linear(_CONDITIONS, _ATTENDED)
+        self.trunk = Trunk(self.seen)
 
     def attended(self, grids: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
         """[n, 40, 48, 48]."""
@@ -239,6 +246,66 @@ class Attention(Detector):
 
     def fuse(self, grids: dict[str, Tensor], alone: dict[str, Output], inputs: dict[str, Tensor]) -> Output:
         return self.trunk(self.attended(grids, inputs))
+
+
+class Warp(nn.Module):
+    """Memory of an earlier frame -> [n, channels + 2, 48, 48] where the vehicle is now: the memory, which cells it tells of, and
+    how long ago that was. Zero where the earlier grid did not reach, and without an earlier frame."""
+
+    x_m: Tensor
+    y_m: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, places in zip(("x_m", "y_m"), lift.cell_centres(), strict=True):
+            self.register_buffer(name, torch.from_numpy(places).float().unsqueeze(0), persistent=False)
+
+    def forward(self, earlier: Tensor, motion: Tensor) -> Tensor:
+        told = {name: motion[:, at : at + 1].unsqueeze(-1) for at, name in enumerate(MOTION)}
+        sin, cos = torch.sin(told["yaw_rad"]), torch.cos(told["yaw_rad"])
+        then_x_m = told["x_m"] + cos * self.x_m - sin * self.y_m
+        then_y_m = told["y_m"] + sin * self.x_m + cos * self.y_m
+        # Columns first, and -1 to 1 over the grid, as grid_sample wants them.
+        where = torch.stack([_share(then_y_m, GRID_Y_M), _share(then_x_m, GRID_X_M)], -1)
+        known = torch.ones_like(earlier[:, :1])
+        whole = torch.cat([earlier, known, known * told["age_s"].unsqueeze(-1)], 1)
+        found = functional.grid_sample(whole, where, mode="bilinear", padding_mode="zeros", align_corners=False)
+        return found * told["there"].unsqueeze(-1)
+
+
+def _share(values_m: Tensor, bounds_m: tuple[float, float]) -> Tensor:
+    return (values_m - bounds_m[0]) * (2.0 / (bounds_m[1] - bounds_m[0])) - 1.0
+
+
+class Temporal(Attention):
+    """Its memory of a frame is what attention makes of that frame's sensors, so it rests on no earlier one."""
+
+    seen = 2 * _ATTENDED + 2
+    lag = LAG
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.warp = Warp()
+
+    def memory(self, inputs: dict[str, Tensor]) -> Tensor:
+        """[n, 40, 48, 48], of inputs without MEMORY_INPUTS."""
+        return self.attended(self.grids(inputs), inputs)
+
+    def fuse(self, grids: dict[str, Tensor], alone: dict[str, Output], inputs: dict[str, Tensor]) -> Output:
+        return self._recalled(self.attended(grids, inputs), inputs)
+
+    def _recalled(self, now: Tensor, inputs: dict[str, Tensor]) -> Output:
+        return self.trunk(torch.cat([now, self.warp(inputs["earlier"], inputs["motion"])], 1))
+
+    def forward(  # type: ignore[override]  # a form that remembers takes and gives more
+        self, camera: Tensor, lidar: Tensor, radar: Tensor, context: Tensor, health: Tensor, earlier: Tensor, motion: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        inputs = {
+            "camera": camera, "lidar": lidar, "radar": radar, "context": context, "health": health, "earlier": earlier,
+            "motion": motion,
+        }  # fmt: skip
+        now = self.memory(inputs)
+        return *self._recalled(now, inputs), now
 
 
 class Late(Detector):
@@ -279,7 +346,8 @@ class Average(Detector):
 
 
 FORMS: dict[str, type[Detector]] = {
-    "early": Early, "attention": Attention, "late": Late, "average": Average, "camera": Camera, "lidar": Lidar, "radar": Radar,
+    "early": Early, "attention": Attention, "temporal": Temporal, "late": Late, "average": Average, "camera": Camera,
+    "lidar": Lidar, "radar": Radar,
 }  # fmt: skip
 
 

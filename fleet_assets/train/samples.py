@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fleet_assets.curate.samples_reader import Samples
-from fleet_assets.edge.assemble import SPEED, YAW_RATE
-from fleet_assets.edge.inputs import CONTEXT, camera_input, lidar_input, radar_input
+from fleet_assets.edge.inputs import CONTEXT, SPEED, YAW_RATE, camera_input, lidar_input, radar_input
 from fleet_assets.edge.messages import decode
 from fleet_assets.edge.rig import SENSORS
 from fleet_assets.errors import FleetError

@@ -93,10 +93,10 @@ def test_the_recipe_that_ships() -> None:
         ("train: 0.6", "train: 0.7", "shares that add up to 1.1"),
         ('select: "TRUE"', "select: frames.speed > 3", "There is no column 'speed'"),
         ("standing: 0.1", "sitting: 0.1", "there is no scenario 'sitting'"),
-        ("stride_s: 2.0", "stride_s: 0", "not above 0"),
+        ("stride_s: 0.55", "stride_s: 0", "not above 0"),
         ("seed: 7", "seed: -7", "is no count"),
         ("seed: 7", "sede: 7", "'sede' is not known here"),
-        ("version: 1.0.0", "version: new", "is no version"),
+        ("version: 1.1.0", "version: new", "is no version"),
     ],
 )
 def test_mistakes_in_recipes(tmp_path: Path, old: str, new: str, why: str) -> None:

@@ -63,7 +63,7 @@ def make_model(folder: Path, seed: int = 1) -> Path:
     (folder / "model.json").write_text(json.dumps(description()))
     golden = {name: np.zeros((2, *shape), np.float32) for name, shape in pre.INPUTS.items()}
     golden["health"] = random.normal(size=(2, 6)).astype(np.float32)
-    heat, offset = Model.open(folder).run(golden)
+    heat, offset, _ = Model.open(folder).run(golden)
     arrays: dict[str, Any] = {**golden, "heat": heat, "offset": offset}
     np.savez_compressed(folder / "golden.npz", **arrays)
     return folder

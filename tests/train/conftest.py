@@ -38,8 +38,17 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def tiny(recordings: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     every = frames_of_recordings(recordings)
     frames, validation = (every.of_drives([name]) for name in every.drives)
-    fitted = fit(frames, Recipe(form="late", steps=40, batch=8, learning_rate=4e-3))
-    folder = tmp_path_factory.mktemp("artefact")
+    return _learned(frames, validation, Recipe(form="late", steps=40, batch=8, learning_rate=4e-3), tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def temporal(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """One that remembers, learned for a few steps."""
+    return _learned(tiny.frames, tiny.validation, Recipe(form="temporal", steps=12, batch=4), tmp_path_factory)
+
+
+def _learned(frames: FrameSet, validation: FrameSet, recipe: Recipe, factory: pytest.TempPathFactory) -> Tiny:
+    fitted, folder = fit(frames, recipe), factory.mktemp("artefact")
     return Tiny(
         frames, validation, fitted, export(fitted, frames, validation, vehicle_rig(), folder, versions={"code": "test"})
     )

@@ -15,6 +15,7 @@ import torch
 from train.tiny import RECIPE, random_frames
 
 from fleet_assets.edge.inputs import CONTEXT, GRID_CELLS, INPUTS
+from fleet_assets.edge.memory import MEMORY_INPUTS
 from fleet_assets.errors import FleetError
 from fleet_assets.train.batches import batch_of, rows_of_step, statistics_of
 from fleet_assets.train.fit import Fitted, Recipe, fit, weights_hash
@@ -116,10 +117,13 @@ def test_a_sensor_that_is_taken_away_is_gone_and_one_stays() -> None:
 @pytest.mark.parametrize("form", sorted(FORMS))
 def test_forms_have_one_interface(form: str) -> None:
     model = make(form).eval()
-    inputs = {name: torch.randn(2, *shape) for name, shape in INPUTS.items()}
+    inputs = {
+        name: torch.randn(2, *shape) for name, shape in {**INPUTS, **(MEMORY_INPUTS if model.lag else {})}.items()
+    }
     inputs["health"][:, :3] = 1
     with torch.no_grad():
-        heat, offset = model(**inputs)
+        heat, offset, *memory = model(**inputs)
+    assert [values.shape[1:] for values in memory] == ([MEMORY_INPUTS["earlier"]] if model.lag else [])
     assert heat.shape == (2, 3, GRID_CELLS, GRID_CELLS)
     assert offset.shape == (2, 2, GRID_CELLS, GRID_CELLS)
     assert 0 <= float(offset.min()) <= float(offset.max()) <= 1

@@ -39,10 +39,10 @@ def _view(name: str) -> SnapshotView:
 
 @pytest.fixture(scope="module")
 def slot(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _slot(tiny, tmp_path_factory.mktemp("slot"), _VIEWS)
+    return make_slot(tiny, tmp_path_factory.mktemp("slot"))
 
 
-def _slot(tiny: Tiny, folder: Path, views: tuple[str, ...]) -> Path:
+def make_slot(tiny: Tiny, folder: Path, views: tuple[str, ...] = _VIEWS) -> Path:
     key = SigningKey.create(folder / "key.pem", "a passphrase of a test")
     views_ = [_view(name) for name in views]
     build_snapshot(folder / "features.snapshot", views_, service="context", lakefs_commit="c" * 64, delta_versions={})
@@ -94,6 +94,6 @@ def test_a_recording_that_is_cut_off_is_driven_as_far_as_it_goes(
 def test_a_bundle_without_the_models_features_is_refused(tiny: Tiny, recordings: list[Path], tmp_path: Path) -> None:
     folder = tmp_path / "slot"
     folder.mkdir()
-    poor = _slot(tiny, folder, ("ego_motion", "scene_context"))
+    poor = make_slot(tiny, folder, ("ego_motion", "scene_context"))
     with pytest.raises(FleetError, match="sensor_health"):
         infer(recordings[0], poor, DOMAIN, tmp_path / "log.jsonl")

@@ -1,11 +1,13 @@
 """Frames of nothing real, and a training of seconds.
 
-As a program: trains, says after each step that it is done, and writes the hash of the weights: `tiny.py CHECKPOINT HASH`.
+As a program: trains the form that remembers, says after each step that it is done, and writes the hash of the weights:
+`tiny.py CHECKPOINT HASH`.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,7 @@ def random_frames(seed: int = 0, count: int = 8) -> FrameSet:
 
 if __name__ == "__main__":
     fitted = fit(
-        random_frames(), RECIPE, checkpoint=Path(sys.argv[1]), every=3, progress=lambda step, _: print(step, flush=True)
-    )
+        random_frames(), replace(RECIPE, form="temporal"), checkpoint=Path(sys.argv[1]), every=3,
+        progress=lambda step, _: print(step, flush=True),
+    )  # fmt: skip
     Path(sys.argv[2]).write_text(weights_hash(fitted.model))
