@@ -1,4 +1,4 @@
-"""Releases: verifying and signing a candidate, publishing it, updating a vehicle, tracing it; and what an update carries.
+"""Releases: verifying and signing a candidate, publishing it, updating a vehicle, tracing it; and the bytes of deltas.
 
 The model has the form of the demo and random weights, and detections that are always right: a time does not depend on what was
 learned. Peer of the trace: unpacking the archive and reading it there. Floor of verifying and installing: the archive's sha256.
@@ -18,11 +18,12 @@ import numpy as np
 from benchmarks.harness import Options, Row, fastest, row
 from fleet_assets.deploy.channel import publish, refresh
 from fleet_assets.deploy.throw_away import APPROVERS, Ceremony, hold
-from fleet_assets.edge.bundle import Manifest
+from fleet_assets.edge.bundle import Manifest, write_hashed
+from fleet_assets.edge.delta import patched
 from fleet_assets.edge.feed import LIVE
 from fleet_assets.edge.floor import Floor
 from fleet_assets.edge.objects import CLASSES, Objects
-from fleet_assets.edge.payload import BOUND_ARTEFACT, BOUND_FEATURES, MANIFEST, artefact_sha256, unpack
+from fleet_assets.edge.payload import BOUND_ARTEFACT, BOUND_FEATURES, artefact_sha256, unpack
 from fleet_assets.edge.vehicle import Vehicle
 from fleet_assets.evaluate.evidence import NOMINAL, Evidence
 from fleet_assets.evaluate.gate import Judgement
@@ -30,6 +31,7 @@ from fleet_assets.evaluate.gate_file import gate_path, load_gate
 from fleet_assets.evaluate.record import EVIDENCE, evidence_sha256, write_record
 from fleet_assets.package.approve import sign, verify_candidate
 from fleet_assets.package.candidate import BOUND_DATASET, Parts, build_candidate
+from fleet_assets.package.delta import release_delta
 from fleet_assets.package.evidence import Provenance
 from fleet_assets.package.policy import load_release_policy
 from fleet_assets.package.releases import Releases
@@ -45,14 +47,23 @@ def rows(options: Options) -> list[Row]:
         folder = Path(scratch)
         releases = Releases(folder / "releases")
         ceremony = hold(releases, folder / "keys")
-        parts = [_parts(folder / name, seed) for seed, name in enumerate(("one", "two"))]
+        models = [_model(folder / f"model{seed}", seed) for seed in range(2)]
+        parts = [
+            _parts(folder / f"parts{number}", models[model], changed)
+            for number, (model, changed) in enumerate(((0, 0), (0, _PLACES // 100), (1, 0)))
+        ]
         ids = [build_candidate(releases, one, _HARDWARE, load_release_policy()) for one in parts]
         found = [_approval(releases, ids[0], ceremony)]
         for name in APPROVERS[1:]:
             sign(releases, ids[0], ceremony.keys[name])
         publish(releases, ids[0])
         found += [_channel(releases), _update(releases, folder), _trace(releases, ids[0], folder)]
-        return [*found, _carried(releases, ids)]
+        first, features, model = (releases.archive(id_) for id_ in ids)
+        return [
+            *found,
+            _delta("the same model, 1 % of the rows of its features changed", first, features, folder),
+            _delta("another model, the same features", first, model, folder),
+        ]
 
 
 def _approval(releases: Releases, id_: str, ceremony: Ceremony) -> Row:
@@ -100,23 +111,34 @@ def _trace(releases: Releases, id_: str, folder: Path) -> Row:
     return row("trace a release", times, note="goal: under 50 ms")
 
 
-def _carried(releases: Releases, ids: list[str]) -> Row:
-    """An update carries the whole archive; beside it, what a delta by files would carry, and the archive packed."""
-    old, new = (
-        {name: tuple(about.values()) for name, about in releases.document(id_, MANIFEST)["files"].items()}
-        for id_ in ids
+def _delta(what: str, old: Path, new: Path, folder: Path) -> Row:
+    """What a vehicle does with a delta, and with the whole archive; and the bytes of each. The packed archive would be the least
+    without one."""
+    file, target, size = folder / f"{new.parent.name}.delta", folder / "new.tar", new.stat().st_size
+    release_delta(old, new, file)
+    with open(new, "rb") as content:
+        whole = content.read()
+
+    def copied() -> None:
+        write_hashed(target, iter([new.read_bytes()]))
+
+    times = fastest(
+        {
+            "ours": lambda: write_hashed(target, patched(file, old, size)),
+            "the whole, copied": copied,
+            "floor": lambda: hashlib.sha256(whole).digest(),
+        }
     )
-    changed = sum(int(about[0]) for name, about in new.items() if old.get(name) != about)
-    content = releases.archive(ids[1]).read_bytes()
-    times = fastest({"ours": lambda: zlib.compress(content, 6)})
-    note = f"archive {len(content)} bytes; packed {len(zlib.compress(content, 6))}; files that changed {changed}"
-    return row("pack what an update carries", times, note=note)
+    small, packed = file.stat().st_size, len(zlib.compress(whole, 6))
+    note = f"whole {size} bytes, packed {packed}, delta {small}: {small / size:.1%} of the whole"
+    return row(f"take a delta: {what}", times, note=note)
 
 
 # ---- a release to work with ------------------------------------------------------------------------------------------
 
 
-def _parts(folder: Path, seed: int) -> Parts:
+def _parts(folder: Path, model: Path, changed: int) -> Parts:
+    """changed: rows of each view that are not as in the others."""
     import pyarrow as pa
 
     from fleet_assets.features.bundle_build import build_bundle
@@ -124,7 +146,8 @@ def _parts(folder: Path, seed: int) -> Parts:
 
     views = []
     for name in ("ego_motion", "scene_context", "sensor_health"):
-        values = np.random.default_rng(seed).normal(size=_PLACES)
+        values = np.random.default_rng(0).normal(size=_PLACES)
+        values[:changed] += 1
         features = dict.fromkeys(LIVE[name].FEATURES, values)
         keys = {"drive_id": ["car1"] * _PLACES, "frame": np.arange(_PLACES), EVENT_TIME: np.full(_PLACES, 1)}
         views.append(
@@ -137,9 +160,8 @@ def _parts(folder: Path, seed: int) -> Parts:
     key = SigningKey.create(folder / "key", "a passphrase of a benchmark")
     kernels = [{"feature": name, "kernel": LIVE[name].__name__, "identity": "1"} for name in LIVE]
     bundle = build_bundle(folder / "snapshot", folder / "features", [key], kernels=kernels)
-    model = _model(folder, seed)
     _evaluation(folder / "evaluation", model, bundle)
-    provenance = Provenance("bench", "c0ffee", {"train": ("car1",)}, {"version": "0"}, {"seed": str(seed)})
+    provenance = Provenance("bench", "c0ffee", {"train": ("car1",)}, {"version": "0"}, {"seed": "0"})
     return Parts(model, folder / "features", key.public, folder / "evaluation", provenance)
 
 
@@ -156,6 +178,7 @@ def _model(folder: Path, seed: int) -> Path:
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)
+    folder.mkdir()
     (made,) = make_fleet(plan_fleet(1, 7), folder, duration_s=7.0, setup="default")
     frames = frames_of_recordings([made.path])
     fitted = Fitted(make("attention").eval(), statistics_of(frames), Recipe(threads=1), [], f"random {seed}")

@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Timestamp
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Timestamp
 
+from fleet_assets.edge.bundle import hash_file
 from fleet_assets.errors import FleetError
 from fleet_assets.package.approve import progress, verify_candidate
 from fleet_assets.package.releases import APPROVAL, Releases, State, releases_of
@@ -79,10 +80,10 @@ def publish(releases: Releases, id: str, now: datetime | None = None) -> Publish
     if approval.signed.is_expired(now or datetime.now(UTC)):
         raise FleetError(f"The approval of {id[:12]} has expired", remedy="Its approvers must sign anew.")
     with one_at_a_time(releases.metadata):
-        for digest, target in releases_of(approval).items():
+        for path, target in approval.signed.targets.items():
             place = releases.targets / target.get_prefixed_paths()[0]
             if not place.exists():
-                _copy_durably(releases.archive(digest), place)
+                _copy_signed(releases.source(approval, path), target, place)
         write_durably(releases.metadata / f"{approval.signed.version}.targets.json", approval.to_bytes())
         published = _point_to(releases, approval, now)
     (releases.candidate(id) / APPROVAL).unlink()
@@ -157,11 +158,14 @@ def _read(path: Path, kind: type[Any]) -> Metadata[Any] | None:
     return tuf.read(path, kind) if path.exists() else None
 
 
-def _copy_durably(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    new = target.with_name(f".{target.name}.{os.getpid()}.new")
+def _copy_signed(source: Path, target: TargetFile, place: Path) -> None:
+    """Durably. Raises FleetError if the source is not what was signed for."""
+    if hash_file(source) != (target.length, target.hashes["sha256"]):
+        raise FleetError(f"{source} was changed after it was signed for", remedy="Its approvers must sign anew.")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    new = place.with_name(f".{place.name}.{os.getpid()}.new")
     shutil.copyfile(source, new)
     with open(new, "rb") as file:
         os.fsync(file.fileno())
-    os.replace(new, target)
-    sync_folder(target.parent)
+    os.replace(new, place)
+    sync_folder(place.parent)

@@ -78,7 +78,7 @@ def _init(given: argparse.Namespace) -> int:
 def _update(given: argparse.Namespace) -> int:
     vehicle = _opened(given)
     slot, new = vehicle.update(given.channel)
-    _say({"release": slot.release, "slot": slot.name, "new": new})
+    _say({"release": slot.release, "slot": slot.name, "new": new, "fetched": dict(slot.fetched)})
     return 0
 
 

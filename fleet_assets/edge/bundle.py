@@ -15,15 +15,13 @@ import os
 import re
 import shutil
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
+from fleet_assets.edge.delta import patched
 from fleet_assets.errors import FleetError
 from fleet_assets.signing.documents import DOCUMENT_BYTES_LIMIT, canonical, verify
 from fleet_assets.signing.files import one_at_a_time, sync_folder, write_durably
@@ -37,7 +35,6 @@ MANIFEST, SNAPSHOT, DELTA, STAMPS, STATE = (
     "stamps.json",
     "state.json",
 )
-DELTA_MAGIC = b"FLTDELTA"
 KEPT = 3  # previous versions that stay installed
 _PIECE = 1 << 20
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -130,7 +127,7 @@ def install(bundle: Path, root: Path, keys: KeyRing) -> Manifest:
 def _copy(source: Path, target: Path, size: int) -> tuple[int, str]:
     try:
         with open(source, "rb") as file:
-            return _write_hashed(target, _pieces(file, size + 1))
+            return write_hashed(target, _pieces(file, size + 1))
     except OSError as error:
         raise FleetError(f"Cannot copy {source}: {error.strerror}", remedy=_ANEW) from error
 
@@ -141,7 +138,8 @@ def _pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
         yield piece
 
 
-def _write_hashed(target: Path, pieces: Iterator[bytes]) -> tuple[int, str]:
+def write_hashed(target: Path, pieces: Iterator[bytes]) -> tuple[int, str]:
+    """Writes a file, durably; gives bytes and sha256."""
     digest, size = hashlib.sha256(), 0
     with open(target, "wb") as out:
         for piece in pieces:
@@ -157,41 +155,7 @@ def _apply_delta(delta: Path, root: Path, target: Path, size: int) -> tuple[int,
     active = state(root)["active"]
     if active is None:
         raise FleetError(f"{delta} changes a version, and none is active", remedy="Install a whole bundle.")
-    base = (version_folder(root, active) / SNAPSHOT).read_bytes()
-    return _write_hashed(target, _patched(delta, base, size))
-
-
-def _patched(delta: Path, base: bytes, size: int) -> Iterator[bytes]:
-    wrong = FleetError(f"{delta} does not fit the active version", remedy="Install a whole bundle.")
-    with open(delta, "rb") as file:
-        head = file.read(48)
-        count = int.from_bytes(head[40:48], "little")
-        if len(head) != 48 or head[:8] != DELTA_MAGIC or head[8:40] != hashlib.sha256(base).digest() or count > size:
-            raise wrong
-        stream = zlib.decompressobj()
-
-        def take(length: int) -> Iterator[bytes]:
-            while length:
-                packed = stream.unconsumed_tail or file.read(_PIECE)
-                if not packed:
-                    raise wrong
-                try:
-                    piece = stream.decompress(packed, min(length, _PIECE))
-                except zlib.error:
-                    raise wrong from None
-                length -= len(piece)
-                yield piece
-
-        steps = np.frombuffer(b"".join(take(16 * count)), dtype="<i8").reshape(count, 2)
-        left = size
-        for offset, length in steps.tolist():  # offset: in the base, or -1 = new bytes follow
-            if not 0 < length <= left or offset < -1 or (offset >= 0 and offset > len(base) - length):
-                raise wrong
-            left -= length
-            if offset < 0:
-                yield from take(length)
-            else:
-                yield base[offset : offset + length]
+    return write_hashed(target, patched(delta, version_folder(root, active) / SNAPSHOT, size))
 
 
 # ---- stamps ----------------------------------------------------------------------------------------------------------

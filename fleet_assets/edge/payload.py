@@ -43,6 +43,7 @@ ARCHIVE_BYTES_LIMIT = 2 << 30
 _FILES_LIMIT, _DOCUMENT_BYTES_LIMIT, _PIECE = 4096, 8 << 20, 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}){0,3}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+ARCHIVE = "release.tar"
 HARDWARE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _ANEW = "Fetch the release anew; if it stays so, it is not what was approved."
 
@@ -179,6 +180,16 @@ def read_document(path: Path) -> dict[str, Any]:
 def parse_document(content: bytes, name: str) -> dict[str, Any]:
     """As read_document, from bytes."""
     return parse_json(content, name, limit_bytes=_DOCUMENT_BYTES_LIMIT, remedy=_ANEW)
+
+
+def target_path(hardware: str) -> str:
+    """What a vehicle of a class asks the channel for: which release that is, is up to the approvers."""
+    return f"{hardware}/{ARCHIVE}"
+
+
+def delta_path(hardware: str, base: str) -> str:
+    """What a vehicle that runs the release `base` asks for first: how the one above differs from it."""
+    return f"{hardware}/from-{base}.delta"
 
 
 # ---- the archive -----------------------------------------------------------------------------------------------------

@@ -30,13 +30,15 @@ _REMEDY = "Update from the channel: a release that is whole replaces it."
 
 @dataclass(frozen=True)
 class Slot:
-    """A release that was verified and tried on this vehicle. folder: its payload. approvers: key id -> holder."""
+    """A release that was verified and tried on this vehicle. folder: its payload. approvers: key id -> holder. fetched: how it
+    came: bytes, whether as a delta, and if not, why not."""
 
     name: str
     release: str
     folder: Path
     manifest: Mapping[str, Any]
     approvers: Mapping[str, str]
+    fetched: Mapping[str, Any]
 
 
 class Slots:
@@ -61,15 +63,21 @@ class Slots:
             payload = Payload(folder, read_document(folder / "manifest.json"))
         else:
             payload = Payload.open(folder)
-        approvers = about.get("approvers")
-        if not isinstance(approvers, dict):
+        approvers, fetched = about.get("approvers"), about.get("fetched")
+        if not isinstance(approvers, dict) or not isinstance(fetched, dict):
             raise FleetError(f"{self.root / str(name) / _ABOUT} is damaged", remedy=_REMEDY)
-        return Slot(str(name), str(about.get("release")), folder, payload.manifest, approvers)
+        return Slot(str(name), str(about.get("release")), folder, payload.manifest, approvers, fetched)
 
     def install(
-        self, archive: Path, release: str, approvers: Mapping[str, str], trial: Callable[[Payload], None]
+        self,
+        archive: Path,
+        release: str,
+        approvers: Mapping[str, str],
+        fetched: Mapping[str, Any],
+        trial: Callable[[Payload], None],
     ) -> Slot:
-        """Unpacks, tries and activates. trial: raises if the release must not run here; then nothing changes."""
+        """Unpacks, tries and activates. approvers, fetched: as a Slot tells them. trial: raises if the release must not run here;
+        then nothing changes."""
         with one_at_a_time(self.root):
             self._sweep()
             running = self._running()
@@ -79,14 +87,16 @@ class Slots:
                 new.mkdir(mode=0o700)
                 payload = unpack(archive, new / _PAYLOAD)
                 trial(payload)
-                about = {"release": release, "approvers": dict(approvers), "stamps": _stamps(payload.folder)}
+                about = {
+                    "release": release, "approvers": dict(approvers), "fetched": dict(fetched), "stamps": _stamps(payload.folder),
+                }  # fmt: skip
                 write_durably(new / _ABOUT, json.dumps(about).encode())
                 if (self.root / name).exists():
                     os.replace(self.root / name, Path(scratch, "old"))
                 os.replace(new, self.root / name)
             sync_folder(self.root)
             write_durably(self.root / _ACTIVE, json.dumps({"slot": name}).encode())
-            return Slot(name, release, self.root / name / _PAYLOAD, payload.manifest, approvers)
+            return Slot(name, release, self.root / name / _PAYLOAD, payload.manifest, approvers, fetched)
 
     def _running(self) -> str | None:
         """The active slot, or None if nobody can say: then either may be overwritten."""

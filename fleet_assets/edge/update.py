@@ -129,9 +129,13 @@ class Channel:
             raise UpdateRefused.because("damaged", str(error)) from error
         return Offer(target, verdict)
 
-    def download(self, offer: Offer, file: Path) -> None:
-        """Writes the archive; its size and sha256 are as signed. Raises UpdateRefused."""
-        self._asked(lambda: self._updater.download_target(offer.target, str(file)))
+    def find(self, path: str) -> TargetFile | None:
+        """Another target that was signed together with the offer. Raises UpdateRefused."""
+        return self._asked(lambda: self._updater.get_targetinfo(path))
+
+    def download(self, target: TargetFile, file: Path) -> None:
+        """Writes a target; its size and sha256 are as signed. Raises UpdateRefused."""
+        self._asked(lambda: self._updater.download_target(target, str(file)))
 
     def approvers(self) -> dict[str, str]:
         """Who signed for what the channel offers: key id -> holder."""

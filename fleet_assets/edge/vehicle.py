@@ -20,10 +20,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tuf.api.metadata import Root
+from tuf.api.metadata import Root, TargetFile
 
+from fleet_assets.edge.bundle import write_hashed
+from fleet_assets.edge.delta import patched
 from fleet_assets.edge.floor import Floor
-from fleet_assets.edge.payload import HARDWARE, Payload, read_document
+from fleet_assets.edge.payload import ARCHIVE, HARDWARE, Payload, delta_path, pack, read_document, target_path
 from fleet_assets.edge.slots import Slot, Slots
 from fleet_assets.edge.trace import trace
 from fleet_assets.edge.trial import try_out
@@ -90,16 +92,17 @@ class Vehicle:
                 shutil.rmtree(left)  # of an update that was cut off
             (self.root / "trust").mkdir(exist_ok=True, mode=0o700)
             source = Channel(channel, self.root / "trust", (self.root / _ROOT).read_bytes())
-            offer = source.offer(f"{self.hardware}/release.tar")
+            offer = source.offer(target_path(self.hardware))
             running = self._running()
             if running is not None and running.release == offer.release:
                 return running, False
             self._accept(offer)
             with tempfile.TemporaryDirectory(dir=self.root, prefix=_DOWNLOAD) as scratch:
-                archive = Path(scratch, "release.tar")
-                source.download(offer, archive)
-                approvers = source.approvers()
-                slot = self.slots.install(archive, offer.release, approvers, lambda payload: self._try(payload, offer))
+                archive = Path(scratch, ARCHIVE)
+                fetched = self._fetch(source, offer, running, archive)
+                slot = self.slots.install(
+                    archive, offer.release, source.approvers(), fetched, lambda payload: self._try(payload, offer)
+                )
                 return slot, True
 
     def running(self) -> Slot:
@@ -146,6 +149,24 @@ class Vehicle:
         except FleetError:
             return None  # damaged: a release that is whole replaces it
 
+    def _fetch(self, source: Channel, offer: Offer, running: Slot | None, archive: Path) -> dict[str, Any]:
+        """The archive, as it was signed: made from what runs where the channel has a delta that fits, else as a whole. Gives what
+        `Slot.fetched` tells. Raises UpdateRefused."""
+        why = "nothing runs"
+        if running is not None:
+            delta = source.find(delta_path(self.hardware, running.release))
+            if delta is None:
+                why = "the channel has no delta from what runs"
+            else:
+                try:
+                    _make(source, offer, delta, running, archive)
+                except (FleetError, OSError) as error:  # whatever is wrong with it, the whole may be right
+                    why = str(error)
+                else:
+                    return {"bytes": delta.length, "delta": True}
+        source.download(offer.target, archive)
+        return {"bytes": offer.target.length, "delta": False, "why": why[:300]}
+
     def _accept(self, offer: Offer) -> None:
         """Before anything is downloaded: hardware and floor, by what was signed."""
         try:
@@ -171,3 +192,15 @@ class Vehicle:
             try_out(payload.folder, payload.manifest["runtime"])
         except FleetError as error:
             raise UpdateRefused.because("trial", f"{error.what}: {error.where}") from error
+
+
+def _make(source: Channel, offer: Offer, delta: TargetFile, running: Slot, archive: Path) -> None:
+    """The offered archive, from that of the running release and a delta. Raises FleetError unless it is what was signed."""
+    if delta.length >= offer.target.length:
+        raise FleetError("The delta is no smaller than the whole", remedy="Take the whole.")
+    with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
+        base, file = Path(scratch, "base"), Path(scratch, "delta")
+        pack(running.folder, base)
+        source.download(delta, file)
+        if write_hashed(archive, patched(file, base, offer.target.length)) != (offer.target.length, offer.release):
+            raise FleetError("The delta gives another archive than was signed", remedy="Take the whole.")

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fleet_assets.edge.bundle import DELTA, DELTA_MAGIC, MANIFEST, SNAPSHOT, TYPE, Manifest, hash_file
+from fleet_assets.edge.bundle import DELTA, MANIFEST, SNAPSHOT, TYPE, Manifest, hash_file
+from fleet_assets.edge.delta import Steps, write_delta
 from fleet_assets.edge.snapshot import Snapshot, View
 from fleet_assets.errors import FleetError
 from fleet_assets.signing.documents import sign
 from fleet_assets.signing.keys import KeyRing, SigningKey
-
-_LEAST_COPY = 64  # bytes: a shorter piece costs as much as naming where it is
 
 
 def build_bundle(
@@ -58,52 +56,28 @@ def build_delta(base: Path, bundle: Path, folder: Path, keys: KeyRing) -> Path:
     manifest = Manifest.read(bundle, keys)
     manifest.check(bundle)
     old, new = Snapshot.open(base / SNAPSHOT), Snapshot.open(bundle / SNAPSHOT)
-    steps = _steps(old, new)
-    literal = b"".join(new.data[at : at + length].tobytes() for at, (source, length) in _placed(steps) if source < 0)
-    body = zlib.compress(np.array(steps, dtype="<i8").tobytes() + literal, 6)
-    digest = hashlib.sha256(old.data.data).digest()
     folder.mkdir(parents=True)
-    (folder / DELTA).write_bytes(DELTA_MAGIC + digest + len(steps).to_bytes(8, "little") + body)
+    write_delta(folder / DELTA, hashlib.sha256(old.data.data).digest(), new.data.data, snapshot_steps(old, new))
     (folder / MANIFEST).write_bytes(manifest.envelope)
     return folder
 
 
-def _placed(steps: Sequence[tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
-    """Each step with where it begins in the new file."""
-    at, placed = 0, []
-    for step in steps:
-        placed.append((at, step))
-        at += step[1]
-    return placed
-
-
-def _steps(old: Snapshot, new: Snapshot) -> list[tuple[int, int]]:
+def snapshot_steps(old: Snapshot, new: Snapshot) -> list[tuple[int, int]]:
     """(offset in the old file or -1 for new bytes, length), for the whole of the new file in its order."""
-    steps: list[tuple[int, int]] = []
-
-    def add(source: int, length: int) -> None:
-        if source >= 0 and length < _LEAST_COPY:
-            source = -1
-        if steps and (
-            (source < 0 and steps[-1][0] < 0) or (source >= 0 and steps[-1][0] >= 0 and sum(steps[-1]) == source)
-        ):
-            steps[-1] = (steps[-1][0], steps[-1][1] + length)
-        elif length:
-            steps.append((source, length))
-
+    found = Steps()
     at = 0
     for view in sorted({v.name: v for v in new.views.values()}.values(), key=lambda v: v.layout.buckets_offset):
         before = old.views.get(view.name)
         layout = view.layout
-        add(-1, layout.buckets_offset - at)
+        found.add(-1, layout.buckets_offset - at)
         length = layout.rows_offset - layout.buckets_offset
         same = before is not None and np.array_equal(before.buckets, view.buckets)
-        add(before.layout.buckets_offset if same and before is not None else -1, length)
+        found.add(before.layout.buckets_offset if same and before is not None else -1, length)
         for source, rows in _row_runs(before, view):
-            add(source, rows * layout.row_bytes)
+            found.add(source, rows * layout.row_bytes)
         at = layout.rows_offset + layout.rows * layout.row_bytes
-    add(-1, new.data.size - at)
-    return steps
+    found.add(-1, new.data.size - at)
+    return found.steps
 
 
 def _row_runs(before: View | None, view: View) -> list[tuple[int, int]]:

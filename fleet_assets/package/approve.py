@@ -9,19 +9,20 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from fleet_assets.edge.bundle import hash_file
-from fleet_assets.edge.payload import unpack
+from fleet_assets.edge.payload import delta_path, target_path, unpack
 from fleet_assets.edge.verdict import Status, Verdict
 from fleet_assets.errors import FleetError
 from fleet_assets.evaluate.gate_diff import refuse_unapproved
 from fleet_assets.evaluate.gate_file import load_gate
 from fleet_assets.evaluate.record import GATE, verify
 from fleet_assets.package.candidate import refuse_empty
+from fleet_assets.package.delta import release_delta
 from fleet_assets.package.releases import (
     APPROVAL,
     EVALUATION,
@@ -29,7 +30,6 @@ from fleet_assets.package.releases import (
     Releases,
     State,
     releases_of,
-    target_path,
 )
 from fleet_assets.signing import metadata as tuf
 from fleet_assets.signing.files import one_at_a_time, write_durably
@@ -148,7 +148,8 @@ def progress(releases: Releases, id: str, approval: Metadata[Any]) -> Approval:
 
 
 def _draft(releases: Releases, id: str, verdict: Verdict, now: datetime | None) -> Metadata[Any]:
-    """Targets metadata, unsigned: as published, but for what vehicles of this hardware class install."""
+    """Targets metadata, unsigned: as published, but for what vehicles of this hardware class install, and how that differs from
+    what they run. What a delta gives is held against the release, here and on the vehicle."""
     root, published = releases.roots.current(), releases.published()
     if published and len(releases.approvers(published)) < LEAST_THRESHOLD["targets"]:
         raise FleetError("The channel's targets are not signed by approvers", remedy="Restore the channel.")
@@ -158,7 +159,11 @@ def _draft(releases: Releases, id: str, verdict: Verdict, now: datetime | None) 
     custom = {
         "custom": {"verdict": verdict.to_document(), "runtime": releases.document(id, "manifest.json")["runtime"]}
     }
-    kept = {target.path: target for target in releases_of(published).values()} if published else {}
+    kept = dict(published.signed.targets) if published else {}
+    before = kept[path].hashes["sha256"] if path in kept else id
+    if before != id:
+        kept = {name: target for name, target in kept.items() if not name.startswith(f"{release.hardware}/")}
+        kept |= _delta(releases, before, id, delta_path(release.hardware, before))
     return Metadata(
         Targets(
             version=published.signed.version + 1 if published else 1,
@@ -167,6 +172,17 @@ def _draft(releases: Releases, id: str, verdict: Verdict, now: datetime | None) 
             unrecognized_fields={ROOT_VERSION: root.version},
         )
     )
+
+
+def _delta(releases: Releases, before: str, id: str, path: str) -> dict[str, TargetFile]:
+    """The delta from what is released to what will be; none if the archive of before is gone, or it would save nothing."""
+    old, new = releases.archive(before), releases.archive(id)
+    if not old.exists() or hash_file(old)[1] != before:
+        return {}
+    file = releases.candidate(id) / PurePosixPath(path).name
+    release_delta(old, new, file)
+    size, digest = hash_file(file)
+    return {path: TargetFile(size, {"sha256": digest}, path)} if size < new.stat().st_size else {}
 
 
 def _refuse_changed(approval: Metadata[Any], fresh: Metadata[Any]) -> None:

@@ -24,7 +24,7 @@ from fleet_assets.package.bom import bill_of_materials
 from fleet_assets.package.card import model_card
 from fleet_assets.package.evidence import Provenance, empty_fields, evidence_record
 from fleet_assets.package.policy import ReleasePolicy
-from fleet_assets.package.releases import ARCHIVE, EVALUATION, Releases
+from fleet_assets.package.releases import EVALUATION, Releases
 from fleet_assets.signing.files import one_at_a_time
 from fleet_assets.signing.keys import KeyRing, PublicKey
 
@@ -55,9 +55,9 @@ def build_candidate(releases: Releases, parts: Parts, hardware: str, policy: Rel
         new = Path(scratch, "candidate")
         new.mkdir()
         _lay_out(Path(scratch, "payload"), parts, hardware, policy)
-        parts_of.pack(Path(scratch, "payload"), new / ARCHIVE)
+        parts_of.pack(Path(scratch, "payload"), new / parts_of.ARCHIVE)
         shutil.copytree(parts.evaluation, new / EVALUATION)
-        id_ = hash_file(new / ARCHIVE)[1]
+        id_ = hash_file(new / parts_of.ARCHIVE)[1]
         if not releases.candidate(id_).exists():
             os.replace(new, releases.candidate(id_))
         return id_

@@ -5,6 +5,7 @@ In: a folder. Out: what is in it, by id. The state of a release is never stored:
     FOLDER/roots/                            the chain of roots (signing/roots.py)
     FOLDER/candidates/ID/release.tar         ID is the sha256 of this file
     FOLDER/candidates/ID/evaluation/         what the verdict was found from
+    FOLDER/candidates/ID/from-OTHER.delta    what vehicles need that have the other one
     FOLDER/candidates/ID/targets.json        approval: targets metadata that points to it, with the signatures so far
     FOLDER/channel/metadata, FOLDER/channel/targets
     FOLDER/online/                           keys of snapshot and timestamp
@@ -17,19 +18,19 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tuf.api.metadata import Metadata, Snapshot, TargetFile, Targets, Timestamp
 
 from fleet_assets.edge.floor import Floor
-from fleet_assets.edge.payload import MANIFEST, VERDICT, member, parse_document
+from fleet_assets.edge.payload import ARCHIVE, MANIFEST, VERDICT, member, parse_document, target_path
 from fleet_assets.edge.verdict import Status, Verdict
 from fleet_assets.errors import FleetError
 from fleet_assets.signing import metadata as tuf
 from fleet_assets.signing.roots import Roots
 
-ARCHIVE, EVALUATION, APPROVAL = "release.tar", "evaluation", "targets.json"
+EVALUATION, APPROVAL = "evaluation", "targets.json"
 _ID, _SHORT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{8,64}")
 _TARGETS = re.compile(r"([1-9][0-9]{0,8})\.targets\.json")
 
@@ -81,6 +82,12 @@ class Releases:
 
     def archive(self, id: str) -> Path:
         return self.candidate(id) / ARCHIVE
+
+    def source(self, targets: Metadata[Any], path: str) -> Path:
+        """The file here of something that targets metadata points to."""
+        hardware, _, name = path.rpartition("/")
+        id_ = targets.signed.targets[target_path(hardware)].hashes["sha256"]
+        return self.candidate(id_) / name
 
     def ids(self) -> list[str]:
         """Of all releases, the oldest first."""
@@ -167,11 +174,7 @@ class Releases:
 ROOT_VERSION = "x-fleet-root"  # in targets metadata: by which root its signatures count
 
 
-def target_path(hardware: str) -> str:
-    """What a vehicle of a class asks the channel for: which release that is, is up to the approvers."""
-    return f"{hardware}/{ARCHIVE}"
-
-
 def releases_of(targets: Metadata[Any]) -> dict[str, TargetFile]:
     """Releases that targets metadata points to, by id."""
-    return {target.hashes["sha256"]: target for target in targets.signed.targets.values()}
+    found = targets.signed.targets.values()
+    return {target.hashes["sha256"]: target for target in found if PurePosixPath(target.path).name == ARCHIVE}

@@ -15,6 +15,7 @@ from edge.test_environment import PROJECT, linked
 from package.parts import HARDWARE, World, make_world, released
 
 from fleet_assets.deploy.channel import refresh
+from fleet_assets.edge.bundle import hash_file
 from fleet_assets.package.tracing import trace_of
 from fleet_assets.simulate.drives import write_drive
 
@@ -65,7 +66,12 @@ def test_from_provisioning_to_a_trace(world: World, vehicle: Callable[..., Any],
     assert (code, "has no release" in said) == (1, True)
     id_ = released(world, "one")
     code, about, said = vehicle("update", "--channel", world.channel)
-    assert (code, about) == (0, {"release": id_, "slot": "a", "new": True}), said
+    assert (code, about) == (0, {"release": id_, "slot": "a", "new": True, "fetched": about["fetched"]}), said
+    assert about["fetched"] == {
+        "bytes": hash_file(world.releases.archive(id_))[0],
+        "delta": False,
+        "why": "nothing runs",
+    }
     code, found, _ = vehicle("trace")
     (tmp_path / "report.json").write_text(json.dumps(found))
     known = trace_of(world.releases, str(tmp_path / "report.json"))

@@ -19,10 +19,13 @@ from package.parts import HARDWARE, World, candidate, make_world, released
 
 from fleet_assets.deploy.channel import refresh
 from fleet_assets.deploy.throw_away import APPROVERS
+from fleet_assets.edge.bundle import hash_file
+from fleet_assets.edge.delta import Steps, write_delta
 from fleet_assets.edge.floor import Demand, Floor
 from fleet_assets.edge.update import REASONS, UpdateRefused
 from fleet_assets.edge.vehicle import Vehicle
 from fleet_assets.errors import FleetError
+from fleet_assets.package import approve
 from fleet_assets.package.approve import renew, roll_back, sign
 from fleet_assets.package.releases import Releases
 from fleet_assets.signing.keys import SigningKey
@@ -44,6 +47,14 @@ class Scene:
     @property
     def metadata(self) -> Path:
         return self.world.channel / "metadata"
+
+    @property
+    def archive(self) -> Path:
+        return next((self.world.channel / "targets" / HARDWARE).glob(f"{self.second}.*"))
+
+    @property
+    def delta(self) -> Path:
+        return next((self.world.channel / "targets" / HARDWARE).glob("*.delta"))
 
     def refused(self) -> str:
         """The reason for which the vehicle does not update. Its running release is whole."""
@@ -97,6 +108,7 @@ def test_the_next_release_takes_the_other_slot(scene: Scene) -> None:
     before = scene.vehicle.running()
     slot, new = scene.vehicle.update(scene.world.channel)
     assert (slot.release, new, {before.name, slot.name}) == (scene.second, True, {"a", "b"})
+    assert slot.fetched == {"bytes": scene.delta.stat().st_size, "delta": True}
     assert scene.vehicle.running() == slot
     assert before.folder.exists(), "the release before stays in its slot"
     assert scene.vehicle.update(scene.world.channel) == (slot, False)
@@ -208,8 +220,8 @@ def test_endless_metadata(scene: Scene, name: str) -> None:
 
 
 def test_an_endless_archive(scene: Scene) -> None:
-    archive = next((scene.world.channel / "targets" / HARDWARE).glob(f"{scene.second}.*"))
-    with open(archive, "ab") as file:
+    scene.delta.unlink()
+    with open(scene.archive, "ab") as file:
         file.truncate(1 << 40)
     assert scene.refused() == "endless data"
 
@@ -296,18 +308,70 @@ def test_edited_metadata(scene: Scene) -> None:
 
 @pytest.mark.parametrize("attack", ["edited", "swapped", "shorter"])
 def test_the_archive_is_not_what_was_approved(scene: Scene, attack: str) -> None:
-    targets = scene.world.channel / "targets" / HARDWARE
-    archive = next(targets.glob(f"{scene.second}.*"))
+    scene.delta.unlink()
+    archive = scene.archive
     content = bytearray(archive.read_bytes())
     if attack == "edited":
         content[content.index(b"MatMul")] ^= 1
     elif attack == "swapped":
-        content = bytearray(next(targets.glob(f"{scene.first}.*")).read_bytes())
+        content = bytearray(next(archive.parent.glob(f"{scene.first}.*")).read_bytes())
         content = content[: archive.stat().st_size]
     else:
         content = content[:-512]
     archive.write_bytes(content)
     assert scene.refused() == "artefact"
+
+
+def damage(path: Path, attack: str) -> None:
+    if attack == "missing":
+        path.unlink()
+    elif attack == "endless":
+        with open(path, "ab") as file:
+            file.truncate(1 << 40)
+    else:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("attack", ["edited", "endless", "missing"])
+def test_a_delta_that_is_not_what_was_signed_is_left_for_the_whole(scene: Scene, attack: str) -> None:
+    archive = scene.archive.read_bytes()
+    damage(scene.delta, attack)
+    damage(scene.archive, "edited")
+    assert scene.refused() == "artefact"
+    scene.archive.write_bytes(archive)
+    slot, _ = scene.vehicle.update(scene.world.channel)
+    assert (slot.release, slot.fetched["delta"], slot.fetched["bytes"]) == (scene.second, False, len(archive))
+    assert (
+        REASONS[{"edited": "artefact", "endless": "endless data", "missing": "missing"}[attack]] in slot.fetched["why"]
+    )
+    assert scene.vehicle.running() == slot
+
+
+def test_a_delta_that_approvers_were_made_to_sign_gives_nothing_else(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their tools wrote a delta to an archive of the attacker's: it is signed, and what it gives is not."""
+
+    def write_another(old: Path, new: Path, file: Path) -> None:
+        content = bytearray(new.read_bytes())
+        content[content.index(b"MatMul")] ^= 1
+        steps = Steps()
+        steps.add(-1, len(content))
+        write_delta(file, bytes.fromhex(hash_file(old)[1]), content, steps.steps)
+
+    monkeypatch.setattr(approve, "release_delta", write_another)
+    scene.vehicle.update(scene.world.channel)
+    third = released(scene.world, "third", seed=3)
+    slot, _ = scene.vehicle.update(scene.world.channel)
+    assert (slot.release, slot.fetched["delta"]) == (third, False)
+    assert "another archive than was signed" in slot.fetched["why"]
+
+
+def test_without_the_release_that_a_delta_starts_from_the_whole_is_taken(scene: Scene) -> None:
+    vehicle = Vehicle.init(scene.world.folder / "new", scene.world.releases.roots.path(1), HARDWARE, Floor())
+    assert vehicle.update(scene.world.channel)[0].fetched["why"] == "nothing runs"
 
 
 # ---- the vehicle's own floor -----------------------------------------------------------------------------------------

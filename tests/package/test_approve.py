@@ -246,6 +246,40 @@ def test_an_approval_points_to_nothing_but_its_release(world: World) -> None:
         publish(world.releases, id_)
 
 
+@pytest.mark.parametrize("when", ["before signing", "after signing"])
+def test_a_delta_that_was_changed_is_refused(world: World, when: str) -> None:
+    released(world, "one", seed=1)
+    id_ = candidate(world, "two", seed=2)
+    sign(world.releases, id_, world.keys[DEE])
+    (delta,) = world.releases.candidate(id_).glob("from-*.delta")
+    content = bytearray(delta.read_bytes())
+    if when == "after signing":
+        sign(world.releases, id_, world.keys[ELI])
+    content[-20] ^= 1
+    delta.write_bytes(content)
+    with pytest.raises(FleetError, match=r"does not (give|fit)|was changed after it was signed"):
+        sign(world.releases, id_, world.keys[ELI]) if when == "before signing" else publish(world.releases, id_)
+
+
+def test_renewing_keeps_the_delta_and_other_releases_have_their_own(world: World) -> None:
+    first, second = (released(world, name, seed=seed) for seed, name in enumerate(("one", "two"), start=1))
+
+    def offered() -> set[str]:
+        published = world.releases.published()
+        assert published is not None
+        return {path.partition("from-")[2].removesuffix(".delta") for path in published.signed.targets} - {""}
+
+    assert offered() == {first}
+    renew(world.releases, second)
+    approve(world, second)
+    assert publish(world.releases, second).targets == 3
+    assert offered() == {first}
+    roll_back(world.releases, first)
+    approve(world, first)
+    publish(world.releases, first)
+    assert offered() == {second}
+
+
 def test_the_channel_has_no_key_that_approves(world: World) -> None:
     root = world.releases.roots.current()
     online = {hash_ for role in ("snapshot", "timestamp") for hash_ in root.roles[role].keyids}
