@@ -19,10 +19,11 @@ from pathlib import Path
 
 from fleet_assets.capture.drive_key import DriveKey, utc_of_ns
 from fleet_assets.capture.files import Progress, check_name, copy_hashed, hash_file, open_regular, size_of
-from fleet_assets.capture.manifest import MAX_VALUE, NAME, Manifest, ManifestFile, printable, read_manifest, sync_folder
+from fleet_assets.capture.manifest import MAX_VALUE, NAME, Manifest, ManifestFile, printable, read_manifest
 from fleet_assets.capture.recordings import Found, manifests
 from fleet_assets.errors import FleetError
 from fleet_assets.formats.reader import RecordingFiles, RecordingInfo, open_recording
+from fleet_assets.signing.files import sync_folder
 
 _INCOMING = ".incoming-"
 _STALE_INCOMING_S = 24 * 3600.0

@@ -19,6 +19,7 @@ from typing import Any
 from fleet_assets.capture.drive_key import DriveKey
 from fleet_assets.capture.files import ManifestError, Progress, check_name, hash_file, open_regular, size_of
 from fleet_assets.signing.documents import once
+from fleet_assets.signing.files import sync_folder
 
 NAME = "fleet-manifest.json"
 PARTIAL = f".{NAME}."  # a manifest that is being written, or whose writer was killed
@@ -99,15 +100,6 @@ class Manifest:
 def recording_id(hashes: Iterable[str]) -> str:
     """sha256 over the sorted file hashes, lower-case hex, one a line."""
     return hashlib.sha256("\n".join(sorted(set(hashes))).encode()).hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames in the folder outlive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_manifest(folder: Path, *, check_files: bool = True) -> Manifest:

@@ -13,6 +13,7 @@ import hashlib
 import mmap
 import zlib
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from fleet_assets.errors import FleetError
 
 MAGIC = b"FLTDELTA"
 LEAST_COPY = 64  # bytes: a shorter piece costs as much as naming where it is
-_HEAD, _STEP, _PIECE = 48, 16, 1 << 20
+_HEAD, _STEP, _STEPS, _PIECE = 48, 16, 1 << 16, 1 << 20
 
 
 class Steps:
@@ -61,7 +62,7 @@ def patched(delta: Path, base: Path, size: int) -> Iterator[bytes]:
     with open(delta, "rb") as file, open(base, "rb") as known:
         head = file.read(_HEAD)
         count = int.from_bytes(head[40:], "little")
-        # Every other step is a copy of so many bytes, so there are no more of them, and no more memory is taken.
+        # Every other step is a copy of so many bytes, so there are no more of them: they take half of the file's size at most.
         if len(head) != _HEAD or head[:8] != MAGIC or count > 2 * size // LEAST_COPY + 1:
             raise wrong
         if hashlib.file_digest(known, "sha256").digest() != head[8:40]:
@@ -83,7 +84,9 @@ def patched(delta: Path, base: Path, size: int) -> Iterator[bytes]:
         steps = np.frombuffer(b"".join(take(_STEP * count)), dtype="<i8").reshape(count, 2)
         with mmap.mmap(known.fileno(), 0, access=mmap.ACCESS_READ) as content:
             left = size
-            for offset, length in steps.tolist():
+            for offset, length in chain.from_iterable(
+                steps[at : at + _STEPS].tolist() for at in range(0, count, _STEPS)
+            ):
                 if not 0 < length <= left or offset < -1 or (offset >= 0 and offset > len(content) - length):
                     raise wrong
                 left -= length
