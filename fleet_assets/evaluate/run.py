@@ -32,6 +32,7 @@ from fleet_assets.services.home import Home
 from fleet_assets.signing.roots import Roots
 from fleet_assets.synchronise.policy import load_alignment
 from fleet_assets.train.bake_off import latency_ms
+from fleet_assets.train.batches import LEAST_JUDGING, refuse_without_memory
 from fleet_assets.train.export import detections
 from fleet_assets.train.frames import FrameSet
 
@@ -74,6 +75,7 @@ def evaluate(
     if released is not None:
         changes = refuse_unapproved(read_record(released.record).gate, gate, approvers)
     opened = Model.open(model)
+    refuse_without_memory(frames, opened.lag, LEAST_JUDGING)
     artefact = artefact_sha256(model)
     evidence, drives = _evidence(opened, frames, gate, recordings)
     judgement = Judgement(gate, evidence)

@@ -18,10 +18,13 @@ from torch import Tensor
 from fleet_assets.edge import inputs
 from fleet_assets.edge.memory import MOTION, Lag, earlier_rows, motion_of
 from fleet_assets.edge.objects import CLASSES
+from fleet_assets.errors import FleetError
 from fleet_assets.train.frames import FrameSet
 
 _SPREAD_CELLS = np.array([1.0, 0.7, 0.8])  # of a target's bump, per class
 _MIRRORED_MOTION = np.array([-1 if name in ("y_m", "yaw_rad") else 1 for name in MOTION], dtype=np.float32)
+# Shares of frames that must have an earlier one: to learn to remember, and to be judged as the vehicle drives.
+LEAST_LEARNING, LEAST_JUDGING = 0.1, 0.5
 _FORGOTTEN = 0.15  # share of frames that are learned from without an earlier one
 
 
@@ -108,6 +111,18 @@ def earlier_frames(frames: FrameSet, rows: np.ndarray, lag: Lag) -> np.ndarray:
         int(since_ns.max()) + 2 * lag.most_ns
     )  # drives one behind the other, too far apart to remember each other
     return earlier_rows(frames.drive.astype(np.int64) * apart_ns + since_ns, lag)[rows]
+
+
+def refuse_without_memory(frames: FrameSet, lag: Lag | None, least_share: float) -> None:
+    """Raises FleetError if a form remembers, and fewer of the frames than this have an earlier one."""
+    if lag is None or not len(frames):
+        return
+    share = float((earlier_frames(frames, np.arange(len(frames)), lag) >= 0).mean())
+    if share < least_share:
+        raise FleetError(
+            f"{share:.0%} of {len(frames)} frames have an earlier one to remember; at least {least_share:.0%} must",
+            remedy=f"Take frames about {lag.wanted_ns * 1e-9:.1f} s apart: stride_s of the dataset's recipe.",
+        )
 
 
 def motion_between(frames: FrameSet, before: np.ndarray, rows: np.ndarray) -> np.ndarray:

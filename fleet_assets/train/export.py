@@ -22,7 +22,14 @@ from fleet_assets.edge.memory import MEMORY_INPUTS, MEMORY_OUTPUTS, nothing
 from fleet_assets.edge.model import DESCRIPTION, FORMAT, GOLDEN, MODEL, Model, sigmoid
 from fleet_assets.edge.objects import CLASSES, Objects
 from fleet_assets.edge.rig import Rig
-from fleet_assets.train.batches import batch_of, earlier_frames, fingerprint, motion_between
+from fleet_assets.train.batches import (
+    LEAST_JUDGING,
+    batch_of,
+    earlier_frames,
+    fingerprint,
+    motion_between,
+    refuse_without_memory,
+)
 from fleet_assets.train.calibrate import PRECISION, Calibration, calibrate
 from fleet_assets.train.fit import Fitted, given, weights_hash
 from fleet_assets.train.frames import FrameSet
@@ -70,7 +77,9 @@ def export(
     quantised: bool = True,
 ) -> Exported:
     """Writes the artefact into a folder that is there or not. frames: of training, by some of which int8 is scaled.
-    validation: by which confidence is calibrated and thresholds are chosen, through the artefact itself."""
+    validation: by which confidence is calibrated and thresholds are chosen, through the artefact itself. Raises FleetError if a
+    form remembers and too few of them have an earlier frame."""
+    refuse_without_memory(validation, fitted.model.lag, LEAST_JUDGING)
     folder.mkdir(parents=True, exist_ok=True)
     scaled_by = _spread(len(frames), _CALIBRATION_FRAMES)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:

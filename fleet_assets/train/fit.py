@@ -23,7 +23,15 @@ from torch.nn import functional
 
 from fleet_assets.edge.memory import Lag
 from fleet_assets.errors import FleetError
-from fleet_assets.train.batches import Batch, batch_of, earlier_frames, fingerprint, rows_of_step, statistics_of
+from fleet_assets.train.batches import (
+    LEAST_LEARNING,
+    Batch,
+    batch_of,
+    fingerprint,
+    refuse_without_memory,
+    rows_of_step,
+    statistics_of,
+)
 from fleet_assets.train.frames import FrameSet
 from fleet_assets.train.model import Detector, Output, Temporal, make
 
@@ -80,11 +88,7 @@ def fit(
         torch.manual_seed(recipe.seed)
         model = make(recipe.form)
         statistics = start.statistics if start else statistics_of(frames)
-        if model.lag and (earlier_frames(frames, np.arange(len(frames)), model.lag) < 0).all():
-            raise FleetError(
-                f"No frame has an earlier one that {recipe.form} could remember",
-                remedy=f"Train on frames about {model.lag.wanted_ns * 1e-9:.1f} s apart: stride_s of the dataset's recipe.",
-            )
+        refuse_without_memory(frames, model.lag, LEAST_LEARNING)
         if start:
             model.load_state_dict(start.model.state_dict())
         learning = [values for name, values in model.named_parameters() if name.startswith(recipe.part)]

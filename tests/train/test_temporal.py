@@ -27,11 +27,12 @@ from fleet_assets.errors import FleetError
 from fleet_assets.signing.keys import KeyRing
 from fleet_assets.train.bake_off import latency_ms
 from fleet_assets.train.batches import batch_of, earlier_frames, statistics_of
-from fleet_assets.train.export import inputs_of
-from fleet_assets.train.fit import fit, given
+from fleet_assets.train.export import export, inputs_of
+from fleet_assets.train.fit import Fitted, fit, given
 from fleet_assets.train.frames import FrameSet
 from fleet_assets.train.model import Warp, make
 from fleet_assets.train.recordings import frames_of_recordings
+from fleet_assets.train.rig import vehicle_rig
 
 
 def _driven(count: int = 12) -> FrameSet:
@@ -127,10 +128,14 @@ def test_a_mirrored_pair_is_a_pair_of_mirrored_frames() -> None:
     assert torch.allclose(mirror, Warp()(memory, motion).flip(-1), atol=1e-4)
 
 
-def test_frames_too_far_apart_to_remember_are_no_training_set() -> None:
+def test_frames_too_far_apart_to_remember_are_not_learned_from(tmp_path: Path) -> None:
     frames = random_frames(count=4)
-    with pytest.raises(FleetError, match=r"No frame has an earlier one .* stride_s"):
-        fit(replace(frames, t_ns=frames.t_ns * 20), replace(RECIPE, form="temporal"))
+    far = replace(frames, t_ns=frames.t_ns * 20)
+    with pytest.raises(FleetError, match=r"0% of 4 frames have an earlier one .* stride_s"):
+        fit(far, replace(RECIPE, form="temporal"))
+    fitted = Fitted(make("temporal"), {}, replace(RECIPE, form="temporal"), [], "")
+    with pytest.raises(FleetError, match="at least 50% must"):  # nor judged on: the vehicle would remember
+        export(fitted, frames, far, vehicle_rig(), tmp_path, versions={})
 
 
 @pytest.mark.slow
