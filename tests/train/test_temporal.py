@@ -161,6 +161,22 @@ def test_what_ships_computes_what_pytorch_does(temporal: Tiny) -> None:
 
 
 @pytest.mark.slow
+def test_places_are_not_told_in_eight_bits(temporal: Tiny) -> None:
+    import onnx
+
+    nodes = onnx.load(str(temporal.exported.folder / MODEL)).graph.node
+    maker = {output: node for node in nodes for output in node.output}
+    (warp,) = (node for node in nodes if node.op_type == "GridSample" and node.name.startswith("/warp/"))
+    before, seen = [warp.input[1]], set()
+    while before:
+        name = before.pop()
+        seen.add(maker[name].op_type if name in maker else name)
+        before += maker[name].input if name in maker else []
+    assert {"motion", "Sin", "Cos"} < seen
+    assert not seen & {"QuantizeLinear", "DequantizeLinear"}
+
+
+@pytest.mark.slow
 def test_the_vehicle_remembers_what_evaluation_gives_it(temporal: Tiny, recordings: list[Path], tmp_path: Path) -> None:
     slot = make_slot(temporal, tmp_path)
     heats = []
