@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fleet_assets.capture.drive_key import DriveKey, utc_of_ns
 from fleet_assets.capture.files import Progress, check_name, copy_hashed, hash_file, open_regular, size_of
-from fleet_assets.capture.manifest import MAX_VALUE, NAME, Manifest, ManifestFile, printable, read_manifest
+from fleet_assets.capture.manifest import MAX_KEY, MAX_VALUE, NAME, Manifest, ManifestFile, printable, read_manifest
 from fleet_assets.capture.recordings import Found, manifests
 from fleet_assets.errors import FleetError
 from fleet_assets.formats.reader import RecordingFiles, RecordingInfo, open_recording
@@ -180,7 +180,9 @@ def _describe(
         # A logger that splits its files says in each of them when the drive started.
         start = start or info.context.get("start")
         context = {
-            key: {"value": printable(value, MAX_VALUE), "source": "recording"} for key, value in info.context.items()
+            printable(key, MAX_KEY): {"value": printable(value, MAX_VALUE), "source": "recording"}
+            for key, value in info.context.items()
+            if key
         }
     what = names[0] if len(names) == 1 else root.name
     if vehicle is None:

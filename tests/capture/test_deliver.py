@@ -136,6 +136,14 @@ def test_context_comes_from_the_recording_also_when_the_drive_is_given(tmp_path:
     assert context["weather"]["source"] == "recording"
 
 
+def test_a_damaged_key_of_context_costs_no_delivery(tmp_path: Path, landing: Path) -> None:
+    path = tmp_path / "drive.mcap"
+    write_drive(path, seed=1, start=datetime(2026, 3, 4, tzinfo=UTC), duration_s=2.0, vehicle="car9")
+    path.write_bytes(path.read_bytes().replace(b"weather", b"\x17eather"))
+    context = read_manifest(landing / deliver(path, landing).folder).context
+    assert context["\N{REPLACEMENT CHARACTER}eather"]["source"] == "recording"
+
+
 def test_what_is_missing_is_named(recording: Path, landing: Path) -> None:
     with pytest.raises(FleetError, match="No reader knows what is in card") as caught:
         deliver(recording, landing, vehicle="car7")
