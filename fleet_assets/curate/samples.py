@@ -33,7 +33,7 @@ from fleet_assets.lake.versions import DriveVersion, version_of
 from fleet_assets.lake.writer import TaskWriter
 from fleet_assets.services.home import Home
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 TABLE = "curate.samples"
 ROLES = ("camera", "lidar", "radar")
 _INPUTS = (
@@ -81,7 +81,8 @@ def samples_batch(home: Home, lake: Lake, name: str, *, run_id: str, parallel: b
 
 
 def samples_tag(name: str) -> str:
-    return f"samples-{name}"
+    """Of a dataset's samples as this code makes them: those of earlier code stay where they are."""
+    return f"samples-{CODE_VERSION}-{name}"
 
 
 def _tag(lake: Lake, name: str, commit_id: str) -> None:
@@ -177,8 +178,10 @@ class _DriveSamples:
         sources = load_live_policy().sources
         role_of = {next((one.stream for one in sources[role] if one.stream in streams), None): role for role in ROLES}
         sensors, others = {}, []
-        for stream in streams:
-            sensor = _sensor(stream, frames, matches, messages)
+        placed = {stream: _placed(stream, frames, matches, messages) for stream in streams}
+        key = str(frames["key_stream"][0])
+        for stream, (own, place) in placed.items():
+            sensor = _Sensor(stream, own, place, _age_s(key, placed[key], stream, (own, place)))
             if stream in role_of:
                 sensors[role_of[stream]] = sensor
             elif load_streams()[stream].kind in ROLES:
@@ -254,14 +257,34 @@ class _DriveSamples:
         return [None if at < 0 else (types[row := next(number)], data[row]) for at in place.tolist()]
 
 
-def _sensor(stream: str, frames: pa.Table, matches: pa.Table, messages: pa.Table) -> _Sensor:
+_Placed = tuple[pa.Table, np.ndarray]  # messages of a stream, and the row of each frame's
+
+
+def _placed(stream: str, frames: pa.Table, matches: pa.Table, messages: pa.Table) -> _Placed:
     own = messages.filter(pc.equal(messages["stream"], stream)).sort_by("sequence")
     matched = matches.filter(pc.and_(pc.equal(matches["channel"], stream), pc.is_valid(matches["sequence"])))
     at = pc.index_in(frames["frame"], value_set=matched["frame"].combine_chunks())
     sequence = pc.fill_null(matched["sequence"].take(at), -1).to_numpy()
-    dt_ns = pc.fill_null(matched["dt_ns"].take(at), 0).to_numpy()
-    place = np.where(sequence >= 0, np.searchsorted(own["sequence"].to_numpy(), sequence), -1)
-    return _Sensor(stream, own, place, np.where(place >= 0, -dt_ns * 1e-9, np.nan))
+    return own, np.where(sequence >= 0, np.searchsorted(own["sequence"].to_numpy(), sequence), -1)
+
+
+def _age_s(key: str, of_key: _Placed, stream: str, of_stream: _Placed) -> np.ndarray:
+    """float64 [frames], NaN where there is no record. By the sensors' own stamps, as the vehicle tells it: how their clocks went
+    is known when the drive is over."""
+    frame_ns, known = _ahead_ns(key, of_key)
+    own_ns, there = _ahead_ns(stream, of_stream)
+    return np.where(known & there, (frame_ns - own_ns) * 1e-9, np.nan)
+
+
+def _ahead_ns(stream: str, placed: _Placed) -> tuple[np.ndarray, np.ndarray]:
+    """int64 [frames], when the record of each frame looked ahead, by its own stamp; and whether there is one."""
+    own, place = placed
+    stamps = own["t_device_ns"].combine_chunks()
+    there = place >= 0
+    there[there] = stamps.is_valid().to_numpy(zero_copy_only=False)[place[there]]
+    found = np.zeros(place.size, dtype=np.int64)
+    found[there] = pc.fill_null(stamps, 0).to_numpy()[place[there]] + load_streams()[stream].ahead_ns
+    return found, there
 
 
 def _label_lists(labels: pa.Table, rows: np.ndarray, begin: np.ndarray) -> pa.Array:

@@ -28,7 +28,9 @@ from fleet_assets.curate.samples import samples_batch
 from fleet_assets.curate.samples_reader import Samples
 from fleet_assets.curate.surroundings import causal
 from fleet_assets.edge.messages import decode
+from fleet_assets.edge.recording import Recording
 from fleet_assets.errors import FleetError
+from fleet_assets.evaluate.fetch import fetch_recordings
 from fleet_assets.features.batch import features_batch
 from fleet_assets.ingest.batch import ingest_batch
 from fleet_assets.ingest.context_batch import context_batch
@@ -38,6 +40,8 @@ from fleet_assets.resources import FleetResource, Profile
 from fleet_assets.services.home import Home
 from fleet_assets.simulate.drives import write_drive
 from fleet_assets.synchronise.batch import synchronise_batch
+from fleet_assets.train.recordings import frames
+from fleet_assets.train.rig import vehicle_rig
 
 pytestmark = [
     pytest.mark.services,
@@ -213,7 +217,7 @@ def test_samples_hold_what_the_recordings_hold(lake: Lake, made: Dataset, sample
             wanted = f"stream = '{stream}' AND sequence = {match['sequence']}"
             message = snapshot.scan("ingest.messages", drives=[drive], predicate=wanted)
             assert row[role] == read_payload(lake.repository, snapshot.commit_id, message)[0]
-            assert row[f"{role}_age_s"] == pytest.approx(-match["dt_ns"] * 1e-9)
+            assert row[f"{role}_age_s"] == pytest.approx(-match["dt_ns"] * 1e-9, abs=1e-3)  # that one by fitted clocks
         assert decode("camera", row["camera_schema"], row["camera"]).content.shape == (64, 256, 3)
         around = snapshot.scan("curate.surroundings", drives=[drive], predicate=f"frame = {row['frame']}").to_pylist()[
             0
@@ -221,6 +225,17 @@ def test_samples_hold_what_the_recordings_hold(lake: Lake, made: Dataset, sample
         assert row["labelled"]
         assert sum(label["class_name"] == "pedestrian" for label in row["labels"]) == around["pedestrians"]
         assert row["light"] == made.manifest.drives[drive]["slices"]["light"]
+
+
+def test_ages_are_those_that_the_vehicle_tells(lake: Lake, made: Dataset, samples: Samples, tmp_path: Path) -> None:
+    rows = pa.Table.from_batches(list(samples.batches()))
+    snapshot = lake.at(made.manifest.commit_id)
+    for drive, paths in fetch_recordings(snapshot, sorted(made.manifest.drives), tmp_path).items():
+        told = {frame.age_s.tobytes() for frame in frames(Recording.open(paths[0]), vehicle_rig())}
+        own = rows.filter(pc.equal(rows["drive_id"], drive))
+        ages = [pc.fill_null(own[f"{role}_age_s"], float("nan")).to_numpy() for role in ("camera", "lidar", "radar")]
+        assert own.num_rows
+        assert {age.tobytes() for age in np.stack(ages, axis=1).astype(np.float32)} <= told
 
 
 def test_samples_are_read_in_one_order_and_only_what_is_asked_for(samples: Samples) -> None:

@@ -130,6 +130,15 @@ def test_frames_that_the_vehicle_would_not_make_are_refused(recordings: list[Pat
         run(Rehearsal("nothing"), recordings, other)
 
 
+def test_a_frame_that_the_vehicle_does_not_make_is_answered_with_nothing(
+    recordings: list[Path], judged: FrameSet
+) -> None:
+    camera = np.array(judged.camera)
+    camera[1] += np.uint8(1)  # the lake had it: a clock that was set back has cost the vehicle this frame
+    found, _ = run(Rehearsal("nothing"), recordings, replace(judged, camera=camera))
+    assert found.frame.tolist() == [0, *range(2, len(judged))]
+
+
 def test_a_clock_that_is_set_otherwise_in_the_lake_does_not_matter(recordings: list[Path], judged: FrameSet) -> None:
     later = replace(judged, t_ns=judged.t_ns + 5_000_000_000)
     found, given = run(REHEARSALS["camera_missing"], recordings, later)
