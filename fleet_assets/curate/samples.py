@@ -180,8 +180,11 @@ class _DriveSamples:
         sensors, others = {}, []
         placed = {stream: _placed(stream, frames, matches, messages) for stream in streams}
         key = str(frames["key_stream"][0])
+        frame_ns, known = _ahead_ns(key, *placed[key])
         for stream, (own, place) in placed.items():
-            sensor = _Sensor(stream, own, place, _age_s(key, placed[key], stream, (own, place)))
+            own_ns, there = _ahead_ns(stream, own, place)
+            # By the sensors' own stamps, as the vehicle tells it: how their clocks went is known when the drive is over.
+            sensor = _Sensor(stream, own, place, np.where(known & there, (frame_ns - own_ns) * 1e-9, np.nan))
             if stream in role_of:
                 sensors[role_of[stream]] = sensor
             elif load_streams()[stream].kind in ROLES:
@@ -257,10 +260,8 @@ class _DriveSamples:
         return [None if at < 0 else (types[row := next(number)], data[row]) for at in place.tolist()]
 
 
-_Placed = tuple[pa.Table, np.ndarray]  # messages of a stream, and the row of each frame's
-
-
-def _placed(stream: str, frames: pa.Table, matches: pa.Table, messages: pa.Table) -> _Placed:
+def _placed(stream: str, frames: pa.Table, matches: pa.Table, messages: pa.Table) -> tuple[pa.Table, np.ndarray]:
+    """Messages of a stream, and the row of each frame's, int64 [frames], -1 for none."""
     own = messages.filter(pc.equal(messages["stream"], stream)).sort_by("sequence")
     matched = matches.filter(pc.and_(pc.equal(matches["channel"], stream), pc.is_valid(matches["sequence"])))
     at = pc.index_in(frames["frame"], value_set=matched["frame"].combine_chunks())
@@ -268,17 +269,8 @@ def _placed(stream: str, frames: pa.Table, matches: pa.Table, messages: pa.Table
     return own, np.where(sequence >= 0, np.searchsorted(own["sequence"].to_numpy(), sequence), -1)
 
 
-def _age_s(key: str, of_key: _Placed, stream: str, of_stream: _Placed) -> np.ndarray:
-    """float64 [frames], NaN where there is no record. By the sensors' own stamps, as the vehicle tells it: how their clocks went
-    is known when the drive is over."""
-    frame_ns, known = _ahead_ns(key, of_key)
-    own_ns, there = _ahead_ns(stream, of_stream)
-    return np.where(known & there, (frame_ns - own_ns) * 1e-9, np.nan)
-
-
-def _ahead_ns(stream: str, placed: _Placed) -> tuple[np.ndarray, np.ndarray]:
+def _ahead_ns(stream: str, own: pa.Table, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """int64 [frames], when the record of each frame looked ahead, by its own stamp; and whether there is one."""
-    own, place = placed
     stamps = own["t_device_ns"].combine_chunks()
     there = place >= 0
     there[there] = stamps.is_valid().to_numpy(zero_copy_only=False)[place[there]]
