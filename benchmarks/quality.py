@@ -13,6 +13,7 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,9 +25,8 @@ from fleet_assets import console
 from fleet_assets.edge.model import Model
 from fleet_assets.edge.objects import CLASSES, Objects
 from fleet_assets.evaluate.metrics import average_precision
-from fleet_assets.kernels.matching import match
 from fleet_assets.simulate.fleet import make_fleet, plan_fleet
-from fleet_assets.train.calibrate import RADIUS_M, hits
+from fleet_assets.train.calibrate import hits
 from fleet_assets.train.export import detections, export
 from fleet_assets.train.fit import Recipe, fit
 from fleet_assets.train.frames import FrameSet
@@ -41,8 +41,23 @@ SPLITS = {"train": (108, 101), "validation": (36, 202), "test": (96, 303)}  # dr
 SLICES = (("all", ""), ("light", "day"), ("light", "night"), ("weather", "rain"), ("weather", "fog"))
 _RESAMPLES = 2000
 _SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Detections:
+    """hit: bool [objects], those of something that is there."""
+
+    objects: Objects
+    hit: np.ndarray
+
+    @classmethod
+    def of(cls, objects: Objects, test: FrameSet) -> Detections:
+        return cls(objects, hits(objects, test.truth))
+
+
 # What was found by a model of a form and a seed: at the shipped thresholds, and all candidates.
-Found = Mapping[tuple[str, int], tuple[Objects, Objects]]
+Both = tuple[Detections, Detections]
+Found = Mapping[tuple[str, int], Both]
 
 
 def rows(options: Options) -> list[Row]:
@@ -61,8 +76,13 @@ def rows(options: Options) -> list[Row]:
         ])  # fmt: skip
         test = FrameSet.load(folder / "test")
         models = {(form, seed): Model.open(folder / f"{form}-{seed}") for form, seed in asked}
-        found = {one: (detections(model, test), detections(model, test, every=True)) for one, model in models.items()}
+        found = {one: _found(model, test) for one, model in models.items()}
         return [*report(test, found), *quality_radiate.rows({form: models[form, seeds[0]] for form in FORMS})]
+
+
+def _found(model: Model, test: FrameSet) -> Both:
+    every = detections(model, test, every=True)
+    return Detections.of(model.above_thresholds(every), test), Detections.of(every, test)
 
 
 def _await(what: str, work: list) -> None:  # type: ignore[type-arg]
@@ -105,7 +125,7 @@ def report(test: FrameSet, found: Found) -> list[Row]:
 
 
 def _row(work: str, test: FrameSet, found: Found, class_id: int, inside: np.ndarray, draws: np.ndarray) -> Row:
-    def of(form: str) -> list[tuple[Objects, Objects]]:
+    def of(form: str) -> list[Both]:
         return [both for (name, _), both in sorted(found.items()) if name == form]
 
     forms = list(dict.fromkeys(form for form, _ in found))
@@ -119,8 +139,8 @@ def _row(work: str, test: FrameSet, found: Found, class_id: int, inside: np.ndar
         recall, low, high = limits[form] = _interval(shares[form], positives.size, draws)
         row[form] = {
             "recall": _told(recall, low, high),
-            "precision": _precision(test, of(form), class_id, inside),
-            "average_precision": _mean_ap(test, of(form), class_id, inside, int(positives.sum())),
+            "precision": _precision(of(form), class_id, inside),
+            "average_precision": _mean_ap(of(form), class_id, inside, int(positives.sum())),
         }
     for form in FUSION:
         row[form]["above_best_alone"] = _told(*_interval(_minus(shares[form], shares[best]), positives.size, draws))
@@ -131,10 +151,9 @@ def _row(work: str, test: FrameSet, found: Found, class_id: int, inside: np.ndar
 Share = Callable[[np.ndarray], np.ndarray]
 
 
-def _shares(
-    test: FrameSet, both: list[tuple[Objects, Objects]], class_id: int, inside: np.ndarray, positives: np.ndarray
-) -> Share:
-    hit = np.sum([_hits_per_drive(test, shipped, class_id, inside) for shipped, _ in both], axis=0)
+def _shares(test: FrameSet, both: list[Both], class_id: int, inside: np.ndarray, positives: np.ndarray) -> Share:
+    right = [one.objects.only(one.hit & _of(one.objects, class_id, inside)) for one, _ in both]
+    hit = np.sum([_per_drive(test, objects) for objects in right], axis=0)
     return lambda drives: hit[drives].sum(axis=-1) / np.maximum(positives[drives].sum(axis=-1), 1)
 
 
@@ -151,18 +170,16 @@ def _told(value: float, low: float, high: float) -> str:
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _precision(test: FrameSet, both: list[tuple[Objects, Objects]], class_id: int, inside: np.ndarray) -> float | None:
-    right = np.concatenate([hits(shipped, test.truth)[_of(shipped, class_id, inside)] for shipped, _ in both])
+def _precision(both: list[Both], class_id: int, inside: np.ndarray) -> float | None:
+    right = np.concatenate([one.hit[_of(one.objects, class_id, inside)] for one, _ in both])
     return round(float(right.mean()), 3) if right.size else None
 
 
-def _mean_ap(
-    test: FrameSet, both: list[tuple[Objects, Objects]], class_id: int, inside: np.ndarray, positives: int
-) -> float:
+def _mean_ap(both: list[Both], class_id: int, inside: np.ndarray, positives: int) -> float:
     found = []
     for _, every in both:
-        rows_ = _of(every, class_id, inside)
-        found.append(average_precision(every.confidence[rows_], hits(every, test.truth)[rows_], positives))
+        here = _of(every.objects, class_id, inside)
+        found.append(average_precision(every.objects.confidence[here], every.hit[here], positives))
     return round(float(np.mean(found)), 3)
 
 
@@ -172,15 +189,3 @@ def _of(objects: Objects, class_id: int, inside: np.ndarray) -> np.ndarray:
 
 def _per_drive(test: FrameSet, objects: Objects) -> np.ndarray:
     return np.bincount(test.drive[objects.frame], minlength=len(test.drives))
-
-
-def _hits_per_drive(test: FrameSet, found: Objects, class_id: int, inside: np.ndarray) -> np.ndarray:
-    """Objects that were found, per drive."""
-    truth = test.truth
-    told = match(
-        truth.frame, truth.class_id, truth.x_m, truth.y_m, found.frame, found.class_id, found.x_m, found.y_m,
-        found.confidence, RADIUS_M,
-    )  # fmt: skip
-    seen = np.zeros(len(truth), dtype=bool)
-    seen[told[told >= 0]] = True
-    return _per_drive(test, truth.only(np.flatnonzero(seen & _of(truth, class_id, inside))))
