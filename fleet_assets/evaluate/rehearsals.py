@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fleet_assets.edge.assemble import Frame
+from fleet_assets.edge.assemble import Assembler, Frame
 from fleet_assets.edge.messages import stamp_of
 from fleet_assets.edge.objects import Objects
 from fleet_assets.edge.recording import Recording
@@ -26,14 +26,14 @@ from fleet_assets.edge.rig import SENSORS, Rig
 from fleet_assets.errors import FleetError
 from fleet_assets.kernels.features.records import NO_TIME
 from fleet_assets.train.frames import FrameSet
-from fleet_assets.train.recordings import frames
+from fleet_assets.train.recordings import frames, frames_by
 
 Message = tuple[str, str, bytes, int]  # topic, type, content, arrival [ns]
 Detect = Callable[[FrameSet], Objects]
 
 STALE_MS = (50, 150, 500)
 OFFSETS_MS = (0, 10, 20, 30, 40, 50)
-_MOST_LOST = 0.2  # of a drive's frames; with more, it is not the vehicle's doing
+_CLOCK_SET_NS = 250_000_000  # by more than that no message is late that is not lost
 _SAME_NS = 60_000_000  # a frame of a rehearsal stands for one of the drive no further away than this
 _CONTRADICTION_FRAMES = 20  # at 10 Hz: how the road looked two seconds before
 _SPIKE_FRAMES = 2
@@ -90,17 +90,27 @@ class Drives:
 
 def _times(name: str, paths: Sequence[Path], drive: FrameSet, rig: Rig) -> np.ndarray:
     """int64 [frames]: when the vehicle's clock had each frame, known by what the sensors saw; NO_TIME for one that it does not
-    make, as after a clock was set back. Such are answered with nothing."""
+    make. Such are answered with nothing, which can only make a model look worse.
+
+    Only where a clock was set, or key records came in another order, does the vehicle make other frames than the lake, which
+    knows how clocks went. Anywhere else another frame is another pre-processing, and refused.
+    """
     wanted = {_sight(drive.camera[row], drive.lidar[row], drive.radar[row]): row for row in range(len(drive))}
     t_ns = np.full(len(drive), NO_TIME, dtype=np.int64)
-    for frame in frames(_Changed.of(paths, Rehearsal("nothing"), rig), rig):
+    recording = _Changed.of(paths, Rehearsal("nothing"), rig)
+    assembler = Assembler(rig, recording.topics)
+    behind_ns = []  # of arrivals; it stays the same to a few milliseconds
+    for frame in frames_by(assembler, recording):
+        behind_ns.append(frame.t_cut_ns - frame.t_ns)
         row = wanted.get(_sight(frame.camera, frame.lidar, frame.radar))
         if row is not None:
             t_ns[row] = frame.t_ns
-    if (t_ns == NO_TIME).sum() > _MOST_LOST * len(drive):
+    lacking = np.flatnonzero(t_ns == NO_TIME)
+    undisturbed = assembler.left_out == 0 and max(behind_ns, default=0) - min(behind_ns, default=0) < _CLOCK_SET_NS
+    if lacking.size and undisturbed:
         raise FleetError(
             f"The vehicle's code makes other frames of {name} than those on which the model is judged",
-            where=f"{(t_ns == NO_TIME).sum()} of {len(drive)}, the first is frame {int(np.argmax(t_ns == NO_TIME))}",
+            where=f"{lacking.size} of {len(drive)}, the first is frame {lacking[0]}",
             remedy="Make the samples again with this version, from these recordings.",
         )
     return t_ns

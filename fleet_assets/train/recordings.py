@@ -40,7 +40,11 @@ def frames_of_recordings(paths: Sequence[Path], *, every_s: float = 0.0, rig: Ri
 
 def frames(recording: Recording, rig: Rig) -> Iterator[Frame]:
     """All frames of a recording, as the vehicle makes them."""
-    assembler = Assembler(rig, recording.topics)
+    return frames_by(Assembler(rig, recording.topics), recording)
+
+
+def frames_by(assembler: Assembler, recording: Recording) -> Iterator[Frame]:
+    """The same, by an assembler that can be asked afterwards what it left out."""
     for topic, schema_name, message, t_host_ns in recording.messages():
         yield from assembler.push(topic, schema_name, message, t_host_ns)
     yield from assembler.flush()

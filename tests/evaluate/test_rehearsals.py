@@ -130,13 +130,28 @@ def test_frames_that_the_vehicle_would_not_make_are_refused(recordings: list[Pat
         run(Rehearsal("nothing"), recordings, other)
 
 
-def test_a_frame_that_the_vehicle_does_not_make_is_answered_with_nothing(
-    recordings: list[Path], judged: FrameSet
+def test_one_frame_made_otherwise_is_refused_and_counted(recordings: list[Path], judged: FrameSet) -> None:
+    with pytest.raises(FleetError, match="1 of 6, the first is frame 1"):
+        run(Rehearsal("nothing"), recordings, one_otherwise(judged))
+
+
+@pytest.mark.parametrize("fault", ["clock_jump", "reordering"])
+def test_where_a_clock_was_set_a_frame_that_the_vehicle_does_not_make_is_answered_with_nothing(
+    fault: str, tmp_path: Path
 ) -> None:
-    camera = np.array(judged.camera)
-    camera[1] += np.uint8(1)  # the lake had it: a clock that was set back has cost the vehicle this frame
-    found, _ = run(Rehearsal("nothing"), recordings, replace(judged, camera=camera))
+    path = tmp_path / "one.mcap"
+    write_drive(
+        path, seed=3, start=START, duration_s=5.0, region="munich", light="day", weather="clear", faults=[fault]
+    )
+    judged = frames_of_recordings([path], every_s=0.5)  # as the vehicle makes them; all but one
+    found, _ = run(Rehearsal("nothing"), [path], one_otherwise(judged))
     assert found.frame.tolist() == [0, *range(2, len(judged))]
+
+
+def one_otherwise(judged: FrameSet) -> FrameSet:
+    camera = np.array(judged.camera)
+    camera[1] += np.uint8(1)
+    return replace(judged, camera=camera)
 
 
 def test_a_clock_that_is_set_otherwise_in_the_lake_does_not_matter(recordings: list[Path], judged: FrameSet) -> None:
