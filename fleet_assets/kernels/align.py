@@ -16,8 +16,9 @@ from numba import njit
 
 OK, TOLERANCE, GAP, EMPTY = 0, 1, 2, 3
 _LAST_NS = np.iinfo(np.int64).max
-# Frames of a block are told from one record, independently of each other, so that a processor works on several at once.
-_BLOCK = 64
+# Frames of a block are told from one record, independently of each other, so that a processor works on several at once. What
+# that record tells gets worse with the records in between, so that a block spans about so many of them.
+_BLOCK_RECORDS = 640
 _WINDOW = 8
 
 
@@ -28,12 +29,36 @@ def _distance(low: np.int64, high: np.int64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def _check_sorted(t_ns: np.ndarray) -> None:
+def _backward(t_ns: np.ndarray, start: int, stop: int) -> int:
+    """How many of these rows, from the second on, are earlier than the row before."""
     backward = 0
-    for row in range(1, t_ns.size):  # no early end: so it runs at the speed of memory
-        backward += t_ns[row] < t_ns[row - 1]
+    for row in range(np.uint64(start), np.uint64(stop)):  # no early end: so it runs at the speed of memory
+        backward += t_ns[row] < t_ns[row - np.uint64(1)]
+    return backward
+
+
+@njit(cache=True, nogil=True)
+def _refuse(backward: int) -> None:
     if backward > 0:
         raise ValueError("records must be sorted by time")
+
+
+@njit(cache=True, nogil=True)
+def _check_sorted(t_ns: np.ndarray) -> None:
+    _refuse(_backward(t_ns, min(1, t_ns.size), t_ns.size))
+
+
+@njit(cache=True, nogil=True)
+def _in_window(t_ns: np.ndarray, frame_ns: np.int64, first: np.uint64) -> np.uint64:
+    """The first of so many rows that is at or after the frame; at either end of them, it may lie outside.
+
+    Three halvings without a branch: a processor cannot predict them, and would wait for each.
+    """
+    row = first
+    row += np.uint64(4) * np.uint64(t_ns[row + np.uint64(3)] < frame_ns)
+    row += np.uint64(2) * np.uint64(t_ns[row + np.uint64(1)] < frame_ns)
+    row += np.uint64(t_ns[row] < frame_ns)
+    return row
 
 
 @njit(cache=True, nogil=True)
@@ -41,11 +66,7 @@ def _first_at(t_ns: np.ndarray, frame_ns: np.int64, guess: int) -> int:
     """The first row at or after the frame; as numpy.searchsorted, from a guess."""
     first = guess - _WINDOW // 2
     if first >= 0 and first + _WINDOW <= t_ns.size:
-        # Three halvings without a branch: a processor cannot predict them, and would wait for each.
-        row = np.uint64(first)
-        row += np.uint64(4) * np.uint64(t_ns[row + np.uint64(3)] < frame_ns)
-        row += np.uint64(2) * np.uint64(t_ns[row + np.uint64(1)] < frame_ns)
-        row += np.uint64(t_ns[row] < frame_ns)
+        row = _in_window(t_ns, frame_ns, np.uint64(first))
         if first < np.int64(row) < first + _WINDOW - 1:  # else it may lie outside
             return np.int64(row)  # type: ignore[return-value]  # int() of an unsigned number stays unsigned in numba
     low = high = min(max(guess, 0), t_ns.size)
@@ -76,16 +97,49 @@ def _pace(t_ns: np.ndarray) -> float:
 
 
 @njit(cache=True, nogil=True)
+def _block(t_frame_ns: np.ndarray, t_ns: np.ndarray) -> int:
+    """Frames of a block."""
+    return max(16, min(128, _BLOCK_RECORDS * t_frame_ns.size // t_ns.size))
+
+
+@njit(cache=True, nogil=True)
+def _check_until(
+    t_ns: np.ndarray, block_ns: np.ndarray, pace: float, known: int, checked: int, backward: int
+) -> tuple[int, int]:
+    """Goes on with the check of order, over about what the block's frames will look at: so memory is read once, in order.
+
+    checked, backward: rows that are checked, and what was found, before and after. What is looked up before all rows are checked
+    may be wrong, and is refused then.
+    """
+    known = min(known, t_ns.size - 1)
+    ahead = known + int((block_ns[block_ns.size - 1] - t_ns[known]) * pace)
+    until = max(checked, min(ahead, t_ns.size))
+    return until, backward + _backward(t_ns, checked, until)
+
+
+@njit(cache=True, nogil=True)
 def _first_rows(
-    t_ns: np.ndarray, t_frame_ns: np.ndarray, beyond_ns: int, pace: float, known: int, rows: np.ndarray
+    t_ns: np.ndarray, block_ns: np.ndarray, beyond_ns: int, pace: float, known: int, rows: np.ndarray
 ) -> int:
     """The first row at or after each frame plus beyond_ns, into rows. known: a row near by. Gives one for what follows."""
     known = min(known, t_ns.size - 1)
-    known_ns = t_ns[known]
-    for frame in range(np.uint64(t_frame_ns.size)):
-        frame_ns = t_frame_ns[frame] + beyond_ns
-        rows[frame] = _first_at(t_ns, frame_ns, known + 1 + int((frame_ns - known_ns) * pace))
-    return rows[t_frame_ns.size - 1]
+    known_ns, last, outside = t_ns[known], np.int64(t_ns.size - _WINDOW), 0
+    if last < 0:  # too few for a window
+        rows[: block_ns.size], outside = -1, 1
+    else:
+        for frame in range(np.uint64(block_ns.size)):
+            frame_ns = block_ns[frame] + beyond_ns
+            guess = np.int64(known + 1 - _WINDOW // 2) + np.int64((frame_ns - known_ns) * pace)
+            first = np.uint64(min(max(guess, np.int64(0)), last))
+            row = _in_window(t_ns, frame_ns, first)
+            inside = (row > first) & (row < first + np.uint64(_WINDOW - 1))
+            outside += not inside
+            rows[frame] = np.int64(row) if inside else ~np.int64(row)
+    if outside > 0:
+        for frame in range(np.uint64(block_ns.size)):
+            if rows[frame] < 0:
+                rows[frame] = _first_at(t_ns, block_ns[frame] + beyond_ns, ~rows[frame])
+    return rows[block_ns.size - 1]
 
 
 def _answers(frames: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,14 +168,15 @@ def _nearest(
     index: np.ndarray,
     reason: np.ndarray,
 ) -> None:
-    _check_sorted(t_ns)
     if t_ns.size == 0:
         index[:] = -1
         reason[:] = EMPTY
         return
-    pace, known, rows = _pace(t_ns), 0, np.empty(_BLOCK, dtype=np.int64)
-    for start in range(0, t_frame_ns.size, _BLOCK):
-        block_ns = t_frame_ns[start : start + _BLOCK]
+    pace, block = _pace(t_ns), _block(t_frame_ns, t_ns)
+    known, checked, backward, rows = 0, 1, 0, np.empty(block, dtype=np.int64)
+    for start in range(0, t_frame_ns.size, block):
+        block_ns = t_frame_ns[start : start + block]
+        checked, backward = _check_until(t_ns, block_ns, pace, known, checked, backward)
         known = _first_rows(t_ns, block_ns, 0, pace, known, rows)
         for frame in range(np.uint64(block_ns.size)):
             right = rows[frame]
@@ -141,6 +196,7 @@ def _nearest(
                 best = _first_at(t_ns, t_ns[best], best)  # of equal stamps, the first row
             index[np.uint64(start) + frame] = best
             reason[np.uint64(start) + frame] = OK if best >= 0 else TOLERANCE
+    _refuse(backward + _backward(t_ns, checked, t_ns.size))
 
 
 def hold(t_frame_ns: np.ndarray, t_ns: np.ndarray, before_ns: np.uint64) -> tuple[np.ndarray, np.ndarray]:
@@ -154,14 +210,15 @@ def hold(t_frame_ns: np.ndarray, t_ns: np.ndarray, before_ns: np.uint64) -> tupl
 def _hold(
     t_frame_ns: np.ndarray, t_ns: np.ndarray, before_ns: np.uint64, index: np.ndarray, reason: np.ndarray
 ) -> None:
-    _check_sorted(t_ns)
     if t_ns.size == 0:
         index[:] = -1
         reason[:] = EMPTY
         return
-    pace, known, rows = _pace(t_ns), 0, np.empty(_BLOCK, dtype=np.int64)
-    for start in range(0, t_frame_ns.size, _BLOCK):
-        block_ns = t_frame_ns[start : start + _BLOCK]
+    pace, block = _pace(t_ns), _block(t_frame_ns, t_ns)
+    known, checked, backward, rows = 0, 1, 0, np.empty(block, dtype=np.int64)
+    for start in range(0, t_frame_ns.size, block):
+        block_ns = t_frame_ns[start : start + block]
+        checked, backward = _check_until(t_ns, block_ns, pace, known, checked, backward)
         known = _first_rows(t_ns, block_ns, 1, pace, known, rows)
         for frame in range(np.uint64(block_ns.size)):
             # The last nanosecond has none after it.
@@ -170,6 +227,7 @@ def _hold(
                 best = -1
             index[np.uint64(start) + frame] = best
             reason[np.uint64(start) + frame] = OK if best >= 0 else TOLERANCE
+    _refuse(backward + _backward(t_ns, checked, t_ns.size))
 
 
 def bracket(
@@ -195,15 +253,16 @@ def _bracket(
     after: np.ndarray,
     reason: np.ndarray,
 ) -> None:
-    _check_sorted(t_ns)
     if t_ns.size == 0:
         before[:] = -1
         after[:] = -1
         reason[:] = EMPTY
         return
-    pace, known, rows = _pace(t_ns), 0, np.empty(_BLOCK, dtype=np.int64)
-    for start in range(0, t_frame_ns.size, _BLOCK):
-        block_ns = t_frame_ns[start : start + _BLOCK]
+    pace, block = _pace(t_ns), _block(t_frame_ns, t_ns)
+    known, checked, backward, rows = 0, 1, 0, np.empty(block, dtype=np.int64)
+    for start in range(0, t_frame_ns.size, block):
+        block_ns = t_frame_ns[start : start + block]
+        checked, backward = _check_until(t_ns, block_ns, pace, known, checked, backward)
         known = _first_rows(t_ns, block_ns, 0, pace, known, rows)
         for frame in range(np.uint64(block_ns.size)):
             right = rows[frame]
@@ -219,6 +278,7 @@ def _bracket(
             before[start + frame] = left
             after[start + frame] = right if why == OK else -1
             reason[np.uint64(start) + frame] = why
+    _refuse(backward + _backward(t_ns, checked, t_ns.size))
 
 
 @njit(cache=True, nogil=True)
