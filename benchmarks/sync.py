@@ -9,8 +9,9 @@ none. Ours works on as many streams at once as there are cores, as polars and Du
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -101,8 +102,12 @@ def _nearest(frames: np.ndarray, streams: Streams, pool: ThreadPoolExecutor) -> 
 
 def _full(frames: np.ndarray, streams: Streams, pool: ThreadPoolExecutor) -> Row:
     def ours() -> Answer:
-        found = pool.map(lambda item: _align(frames, *item), streams.items())
-        return dict(zip(streams, found, strict=True))
+        """The searches stream by stream, then what follows from them column by column."""
+        found = dict(zip(streams, pool.map(lambda item: _search(frames, *item), streams.items()), strict=True))
+        columns = [(name, work) for name, stream in streams.items() for work in _columns(stream, found[name])]
+        for (name, _), made in zip(columns, pool.map(lambda column: column[1](), columns), strict=True):
+            found[name] |= made
+        return found
 
     arrays = [frames, *(array for s in streams.values() for array in (s.t_ns, *s.columns.values()))]
     work = {
@@ -131,8 +136,8 @@ def _same(who: str, values: np.ndarray, expected: np.ndarray, *, lenient: bool) 
     np.testing.assert_allclose(values[matched], expected[matched], rtol=1e-9, atol=1e-5, err_msg=who)
 
 
-def _align(frames: np.ndarray, name: str, stream: Stream) -> dict[str, np.ndarray]:
-    """One stream, by our kernels; NaN where there is no match."""
+def _search(frames: np.ndarray, name: str, stream: Stream) -> dict[str, np.ndarray]:
+    """Evidence on the matches of one stream, by our kernels, and where values are taken from."""
     t_ns = stream.t_ns
     if name in LINEAR:
         before, after, reason = align.bracket(frames, t_ns, np.uint64(GAP_NS))
@@ -144,20 +149,39 @@ def _align(frames: np.ndarray, name: str, stream: Stream) -> dict[str, np.ndarra
         )
         after = before
     matched = before >= 0
-    left = np.where(matched, before, 0)
-    found = {"sequence": before, "reason": reason, "dt_ns": np.where(matched, t_ns[left] - frames, 0)}
-    if name not in LINEAR:
-        return found | {column: np.where(matched, values[left], np.nan) for column, values in stream.columns.items()}
-    found["bracket_ns"] = np.where(matched, t_ns[np.where(matched, after, 0)] - t_ns[left], 0)
+    left_ns = t_ns[np.where(matched, before, 0)]
+    found = {"sequence": before, "reason": reason, "dt_ns": np.where(matched, left_ns - frames, 0)}
+    if name in LINEAR:
+        found["after"] = after
+        found["bracket_ns"] = np.where(matched, t_ns[np.where(matched, after, 0)] - left_ns, 0)
+        found["share"] = align.shares(frames, t_ns, before, after)
+    return found
+
+
+def _columns(stream: Stream, found: Mapping[str, np.ndarray]) -> Iterator[Callable[[], dict[str, np.ndarray]]]:
+    """What is left to do, a column each; NaN where there is no match."""
+    before = found["sequence"]
+    if "share" not in found:
+        for column, values in stream.columns.items():
+            yield partial(_held, column, values, before)
+        return
+    after, share = found["after"], found["share"]
+    if _ORIENTATION[0] in stream.columns:
+        yield partial(_turned, stream, before, after, share)
     for column, values in stream.columns.items():
         if column not in _ORIENTATION:
-            found[column] = align.interpolate(frames, t_ns, values, before, after)
-    return found | _turned(frames, stream, before, after)
+            yield partial(_moved, column, values, before, after, share)
 
 
-def _turned(frames: np.ndarray, stream: Stream, before: np.ndarray, after: np.ndarray) -> Mapping[str, np.ndarray]:
-    if _ORIENTATION[0] not in stream.columns:
-        return {}
-    quaternions = np.stack([stream.columns[column] for column in _ORIENTATION], axis=1)
-    turned = align.slerp(frames, stream.t_ns, quaternions, before, after)
-    return dict(zip(_ORIENTATION, turned.T, strict=True))
+def _held(column: str, values: np.ndarray, before: np.ndarray) -> dict[str, np.ndarray]:
+    matched = before >= 0
+    return {column: np.where(matched, values[np.where(matched, before, 0)], np.nan)}
+
+
+def _moved(column: str, values: np.ndarray, *how: np.ndarray) -> dict[str, np.ndarray]:
+    return {column: align.interpolate(values, *how)}
+
+
+def _turned(stream: Stream, *how: np.ndarray) -> dict[str, np.ndarray]:
+    x, y, z, w = (stream.columns[column] for column in _ORIENTATION)
+    return dict(zip(_ORIENTATION, align.slerp((x, y, z, w), *how), strict=True))

@@ -204,7 +204,7 @@ def run(
     if json:
         console.print_json({"ok": ended.ok, "runs": ended.runs, "failures": ended.failures, "drives": done})
     else:
-        console.print_rows(done, title=f"{len(ended.drives)} drives", empty="Nothing was due.", as_json=False)
+        console.print_rows(done, title=f"{len(ended.drives)} drives", empty="No drive was due.", as_json=False)
         for run_id, why in ended.failures:
             console.say(f"run {run_id[:8]} failed: {why}")
     if not ended.ok:

@@ -20,6 +20,7 @@ _LAST_NS = np.iinfo(np.int64).max
 # that record tells gets worse with the records in between, so that a block spans about so many of them.
 _BLOCK_RECORDS = 640
 _WINDOW = 8
+_SMALL = 1e-3  # of the square of the chord between two unit quaternions: below, four terms of a series give all digits
 
 
 @njit(cache=True, nogil=True)
@@ -282,76 +283,95 @@ def _bracket(
 
 
 @njit(cache=True, nogil=True)
-def interpolate(
-    t_frame_ns: np.ndarray, t_ns: np.ndarray, values: np.ndarray, before: np.ndarray, after: np.ndarray
-) -> np.ndarray:
-    """Linear between the bracket's values; NaN without a bracket, or where either value is NaN. values: float64."""
-    found = np.full(t_frame_ns.size, np.nan)
-    for row in range(t_frame_ns.size):
+def shares(t_frame_ns: np.ndarray, t_ns: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """How far each frame is on the way through its bracket, 0 to 1; NaN without one. Gives float64 [frames]."""
+    found = np.empty(t_frame_ns.size)
+    for row in range(np.uint64(t_frame_ns.size)):
         left, right = before[row], after[row]
         if left < 0:
-            continue
-        if left == right:
-            found[row] = values[left]
-            continue
-        width = np.float64(_distance(t_ns[left], t_ns[right]))
-        share = np.float64(_distance(t_ns[left], t_frame_ns[row])) / width
-        found[row] = values[left] * (1.0 - share) + values[right] * share
+            found[row] = np.nan
+        elif left == right:
+            found[row] = 0.0
+        else:
+            width = np.float64(_distance(t_ns[np.uint64(left)], t_ns[np.uint64(right)]))
+            found[row] = np.float64(_distance(t_ns[np.uint64(left)], t_frame_ns[row])) / width
     return found
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
+def interpolate(values: np.ndarray, before: np.ndarray, after: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Linear between the bracket's values; NaN without a bracket, or where either value is NaN.
+
+    values: float64 [records]. share: float64 [frames], of `shares`. Gives float64 [frames].
+    """
+    found = np.empty(share.size)
+    for row in range(np.uint64(share.size)):
+        left, right = before[row], after[row]
+        if left < 0:
+            found[row] = np.nan
+        elif left == right:
+            found[row] = values[np.uint64(left)]
+        else:
+            found[row] = values[np.uint64(left)] * (1.0 - share[row]) + values[np.uint64(right)] * share[row]
+    return found
+
+
+@njit(cache=True, nogil=True)
 def slerp(
-    t_frame_ns: np.ndarray, t_ns: np.ndarray, quaternions: np.ndarray, before: np.ndarray, after: np.ndarray
+    quaternions: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    before: np.ndarray,
+    after: np.ndarray,
+    share: np.ndarray,
 ) -> np.ndarray:
     """Rotation between the bracket's two, at constant rate along the shorter arc: q and -q are one rotation.
 
-    quaternions: float64 [records, 4], x y z w, of any length but 0. Gives unit quaternions [frames, 4] with w >= 0; NaN
-    without a bracket, or where either is no rotation. Source: Shoemake, "Animating rotation with quaternion curves", 1985.
+    quaternions: x, y, z, w, float64 [records] each, together of any length but 0. share: float64 [frames], of `shares`. Gives
+    unit quaternions [4, frames] with w >= 0; NaN without a bracket, or where either is no rotation. Source: Shoemake,
+    "Animating rotation with quaternion curves", 1985.
     """
-    found = np.full((t_frame_ns.size, 4), np.nan)
-    one, other = np.empty(4), np.empty(4)
-    for row in range(t_frame_ns.size):
-        left, right = before[row], after[row]
-        if left < 0 or not (_unit(quaternions[left], one) and _unit(quaternions[right], other)):
+    x, y, z, w = quaternions
+    found = np.empty((4, share.size))
+    for row in range(np.uint64(share.size)):
+        if before[row] < 0:
+            found[:, row] = np.nan
             continue
-        share = 0.0
-        if left != right:
-            width = np.float64(_distance(t_ns[left], t_ns[right]))
-            share = np.float64(_distance(t_ns[left], t_frame_ns[row])) / width
-        if one[0] * other[0] + one[1] * other[1] + one[2] * other[2] + one[3] * other[3] < 0:
-            other[:] = -other
-        apart, together = 0.0, 0.0
-        for axis in range(4):
-            apart += (one[axis] - other[axis]) ** 2
-            together += (one[axis] + other[axis]) ** 2
-        angle = 2.0 * np.arctan2(np.sqrt(apart), np.sqrt(together))  # exact for small angles, where arccos is not
-        if angle > 1e-9:
-            first, second = np.sin((1.0 - share) * angle), np.sin(share * angle)
+        left, right, way = np.uint64(before[row]), np.uint64(after[row]), share[row]
+        x0, y0, z0, w0 = _unit(x[left], y[left], z[left], w[left])
+        x1, y1, z1, w1 = _unit(x[right], y[right], z[right], w[right])
+        sign = -1.0 if x0 * x1 + y0 * y1 + z0 * z1 + w0 * w1 < 0 else 1.0
+        x1, y1, z1, w1 = sign * x1, sign * y1, sign * z1, sign * w1
+        apart = (x0 - x1) ** 2 + (y0 - y1) ** 2 + (z0 - z1) ** 2 + (w0 - w1) ** 2
+        if apart < _SMALL:
+            square = apart * (1.0 + apart * (1.0 / 12.0 + apart * (1.0 / 90.0 + apart / 560.0)))
+            first, second = _sine_by_angle(1.0 - way, square), _sine_by_angle(way, square)
         else:
-            first, second = 1.0 - share, share
-        for axis in range(4):
-            found[row, axis] = first * one[axis] + second * other[axis]
-        _unit(found[row], found[row])
-        if found[row, 3] < 0:
-            found[row] = -found[row]
+            together = (x0 + x1) ** 2 + (y0 + y1) ** 2 + (z0 + z1) ** 2 + (w0 + w1) ** 2
+            angle = 2.0 * np.arctan2(np.sqrt(apart), np.sqrt(together))
+            first, second = np.sin((1.0 - way) * angle), np.sin(way * angle)
+        x0, y0, z0, w0 = _unit(
+            first * x0 + second * x1, first * y0 + second * y1, first * z0 + second * z1, first * w0 + second * w1
+        )
+        sign = -1.0 if w0 < 0 else 1.0
+        found[0, row], found[1, row], found[2, row], found[3, row] = sign * x0, sign * y0, sign * z0, sign * w0
     return found
 
 
-@njit(cache=True)
-def _unit(quaternion: np.ndarray, unit: np.ndarray) -> bool:
-    """Writes the quaternion at length 1; False, and nothing written, when it has no direction."""
-    largest = 0.0
-    for axis in range(4):
-        if not np.isfinite(quaternion[axis]):
-            return False
-        largest = max(largest, abs(quaternion[axis]))
-    if largest == 0.0:
-        return False
-    squares = 0.0
-    for axis in range(4):  # by the largest, or squares of tiny or huge values are lost
-        squares += (quaternion[axis] / largest) ** 2
-    length = np.sqrt(squares)
-    for axis in range(4):
-        unit[axis] = quaternion[axis] / largest / length
-    return True
+@njit(cache=True, nogil=True)
+def _sine_by_angle(share: float, square: float) -> float:
+    """sin(share * angle) / angle for the square of a small angle, to the last digit; also for 0."""
+    by = share * share * square
+    return share * (1.0 - by / 6.0 * (1.0 - by / 20.0 * (1.0 - by / 42.0)))
+
+
+@njit(cache=True, nogil=True)
+def _unit(x: float, y: float, z: float, w: float) -> tuple[float, float, float, float]:
+    """The quaternion at length 1; NaN when it has no direction."""
+    squares = x * x + y * y + z * z + w * w
+    if not 1e-200 < squares < 1e200:  # by the largest, or squares of tiny or huge values are lost
+        largest = max(abs(x), abs(y), abs(z), abs(w))
+        if not (np.isfinite(x) and np.isfinite(y) and np.isfinite(z) and np.isfinite(w) and largest > 0.0):
+            return np.nan, np.nan, np.nan, np.nan
+        x, y, z, w = x / largest, y / largest, z / largest, w / largest
+        squares = x * x + y * y + z * z + w * w
+    by = 1.0 / np.sqrt(squares)
+    return x * by, y * by, z * by, w * by

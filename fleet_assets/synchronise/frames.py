@@ -123,7 +123,8 @@ def ego_motion(
             known = np.isfinite(values)  # a record without this value is no support for it
             support = channel.only(known)
             before, after = _support(frames, support, alignment, policy)
-            motion[name] = align.interpolate(frames.t_ns, support.known_t_ns, values[known], before, after)
+            share = align.shares(frames.t_ns, support.known_t_ns, before, after)
+            motion[name] = align.interpolate(values[known], before, after, share)
             break
     return motion | _orientation(frames, channels, alignment, policy)
 
@@ -131,20 +132,23 @@ def ego_motion(
 def _orientation(
     frames: Frames, channels: Mapping[str, Channel], alignment: Alignment, policy: Policy
 ) -> dict[str, np.ndarray]:
-    turns = np.full((frames.count, 4), np.nan)
+    turns = np.full((4, frames.count), np.nan)
     for name in alignment.orientation:
         channel = channels.get(name)
         if channel is None or channel.t_ns is None:
             continue
-        quaternions = np.stack([channel.values[part] for part in ORIENTATION], axis=1)
+        quaternions = np.stack([channel.values[part] for part in ORIENTATION])
         # All zero is how a driver says that it has no orientation.
-        known = np.isfinite(quaternions).all(axis=1) & quaternions.any(axis=1)
+        known = np.isfinite(quaternions).all(axis=0) & quaternions.any(axis=0)
         if known.any():
             support = channel.only(known)
             before, after = _support(frames, support, alignment, policy)
-            turns = align.slerp(frames.t_ns, support.known_t_ns, quaternions[known], before, after)
+            x, y, z, w = quaternions[:, known]
+            turns = align.slerp(
+                (x, y, z, w), before, after, align.shares(frames.t_ns, support.known_t_ns, before, after)
+            )
             break
-    return {part: turns[:, column] for column, part in enumerate(ORIENTATION)}
+    return dict(zip(ORIENTATION, turns, strict=True))
 
 
 def _support(frames: Frames, channel: Channel, alignment: Alignment, policy: Policy) -> tuple[np.ndarray, np.ndarray]:

@@ -85,7 +85,7 @@ def test_linear_stays_between_its_two_values(at: list[int], t_ns: list[int], lim
     value = st.one_of(st.floats(-1e6, 1e6), st.just(float("nan")))
     values = np.array(data.draw(st.lists(value, min_size=len(t_ns), max_size=len(t_ns))), dtype=np.float64)
     before, after, _ = align.bracket(ints(at), ints(t_ns), np.uint64(limit))
-    found = align.interpolate(ints(at), ints(t_ns), values, before, after)
+    found = align.interpolate(values, before, after, align.shares(ints(at), ints(t_ns), before, after))
     for t, left, right, value_found in zip(at, before.tolist(), after.tolist(), found.tolist(), strict=True):
         if left < 0:
             assert np.isnan(value_found)
@@ -147,7 +147,8 @@ def test_a_bracket_of_exactly_the_limit_is_no_gap() -> None:
     assert before.tolist() == [0, -1, -1, -1, -1]
     assert after.tolist() == [1, -1, -1, -1, -1]
     assert reason.tolist() == [align.OK, align.GAP, align.GAP, align.TOLERANCE, align.TOLERANCE]
-    assert np.isnan(align.interpolate(at, t_ns, np.arange(4.0), before, after)[1:]).all()
+    share = align.shares(at, t_ns, before, after)
+    assert np.isnan(align.interpolate(np.arange(4.0), before, after, share)[1:]).all()
 
 
 def test_hold_at_the_last_stamp_there_is() -> None:
@@ -169,6 +170,14 @@ def test_records_out_of_order_are_refused(match: str) -> None:
 def unit(quaternion: np.ndarray) -> np.ndarray:
     scaled = quaternion / np.abs(quaternion).max()
     return np.asarray(scaled / np.linalg.norm(scaled))
+
+
+def slerp(
+    at: np.ndarray, t_ns: np.ndarray, quaternions: np.ndarray, before: np.ndarray, after: np.ndarray
+) -> np.ndarray:
+    """quaternions: [records, 4]. Gives [frames, 4]."""
+    x, y, z, w = np.ascontiguousarray(quaternions.T)
+    return align.slerp((x, y, z, w), before, after, align.shares(at, t_ns, before, after)).T
 
 
 def turned(left: np.ndarray, right: np.ndarray, share: float) -> np.ndarray:
@@ -197,10 +206,10 @@ def test_slerp_against_axis_and_angle(at: list[int], t_ns: list[int], limit: int
     drawn = data.draw(st.lists(rotations, min_size=len(t_ns), max_size=len(t_ns)))
     quaternions = np.array(drawn, dtype=np.float64).reshape(-1, 4)
     before, after, _ = align.bracket(ints(at), ints(t_ns), np.uint64(limit))
-    found = align.slerp(ints(at), ints(t_ns), quaternions, before, after)
+    found = slerp(ints(at), ints(t_ns), quaternions, before, after)
     signs = data.draw(st.lists(st.sampled_from([1, -1]), min_size=len(t_ns), max_size=len(t_ns)))
     flipped = quaternions * np.array(signs, dtype=np.float64)[:, None]
-    other = align.slerp(ints(at), ints(t_ns), flipped, before, after)
+    other = slerp(ints(at), ints(t_ns), flipped, before, after)
     for t, left, right, rotation, of_flipped in zip(at, before.tolist(), after.tolist(), found, other, strict=True):
         if left < 0 or not all(np.isfinite(quaternions[row]).all() and quaternions[row].any() for row in (left, right)):
             assert np.isnan(rotation).all()
@@ -224,11 +233,11 @@ def test_slerp_takes_the_shorter_arc(sign: int) -> None:
     yaw = np.radians([0.0, 60.0])
     quaternions = np.stack([np.zeros(2), np.zeros(2), np.sin(yaw / 2), np.cos(yaw / 2)], axis=1)
     quaternions[1] *= sign * 5  # of any length
-    (found,) = align.slerp(ints([10]), ints([0, 30]), quaternions, ints([0]), ints([1]))
+    (found,) = slerp(ints([10]), ints([0, 30]), quaternions, ints([0]), ints([1]))
     assert found == pytest.approx([0, 0, np.sin(np.radians(10)), np.cos(np.radians(10))])
 
 
 def test_slerp_of_tiny_and_huge_values() -> None:
     quaternions = np.array([[0, 0, 0, 1e-300], [0, 0, 1e300, 1e300]])
-    (found,) = align.slerp(ints([15]), ints([0, 30]), quaternions, ints([0]), ints([1]))
+    (found,) = slerp(ints([15]), ints([0, 30]), quaternions, ints([0]), ints([1]))
     assert found == pytest.approx([0, 0, np.sin(np.radians(22.5)), np.cos(np.radians(22.5))])
