@@ -1,7 +1,7 @@
 """From an MCAP file on disk to `synchronise/frames` on main, beside rosbag-resurrector, and decoding plus a plain upload.
 
 In: nothing, or hours of drive instead of a quarter, a half and one. Out: a row per length, one for a dense recording of 20 s,
-and one that says how time grows with length. Ours is the whole way, on real lakeFS and Spark: delivery to the landing folder,
+and one that says how time grows with length. Ours is the whole way, on real lakeFS and Spark: a manifest for the file in the landing folder,
 decoding and upload in Spark tasks, audit and publishing, and again for synchronise; before them, a short drive tells what a
 process's first run costs. The floor is every message decoded by the mcap library, then one upload of the file to the same lake.
 rosbag-resurrector reads and aligns the file of the first length and the dense one, without pictures, and keeps nothing.
@@ -73,23 +73,24 @@ class _Bench:
         self.drives = 0
 
     def row(self, work: str, seconds: float, setup: recordings.Setup, *, peer: bool = False) -> Row:
-        path = self.home.scratch / "bench.mcap"
+        folder = self.home.landing / "bench"  # where a vehicle uploads to: its files stay, and get their manifest
+        folder.mkdir(parents=True)
+        path = folder / "bench.mcap"
         self.drives += 1
         messages = recordings.write(path, seconds, setup, vehicle=f"bench{self.drives}")
-        steps = self._ours(path, messages, round(seconds * setup.lidar_hz))
+        steps = self._ours(folder, messages, round(seconds * setup.lidar_hz))
         floor_s = _timed(lambda: self._floor(path, messages))
         peers = {"rosbag-resurrector": _timed(lambda: _resurrector(path))} if peer else {}
         size = path.stat().st_size
-        path.unlink()
+        shutil.rmtree(folder)
         told = ", ".join(f"{name} {took:.1f} s" for name, took in steps.items())
         note = f"{size / 1e9:.2f} GB, {messages} messages: {told}"
         console.say(f"{work}: ours {sum(steps.values()):.1f} s, floor {floor_s:.1f} s; {note}")
         return {"work": work, "ours_s": sum(steps.values()), "peers_s": peers, "floor_s": floor_s, "note": note}
 
-    def _ours(self, path: Path, messages: int, frames: int) -> dict[str, float]:
+    def _ours(self, folder: Path, messages: int, frames: int) -> dict[str, float]:
         began = time.perf_counter()
-        delivered = deliver(path, self.home.landing)
-        drive = delivered.drive_id
+        drive = deliver(folder, self.home.landing).drive_id
         steps = {"deliver": time.perf_counter() - began}
         for name, batch in (("ingest", ingest_batch), ("synchronise", synchronise_batch)):
             began = time.perf_counter()
@@ -102,7 +103,6 @@ class _Bench:
         assert pc.count_distinct(made).as_py() == frames
         ledger = snapshot.scan("ingest.ledger", drives=[drive]).to_pylist()
         assert sum(entry["published_rows"] for entry in ledger) == messages, ledger
-        shutil.rmtree(self.home.landing / delivered.folder)  # the disk holds the longest drive once less
         return steps
 
     def _floor(self, path: Path, messages: int) -> None:
