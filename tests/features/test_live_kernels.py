@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,41 @@ def test_steady_speed() -> None:
     assert found["braking_events_10s"] == 0.0
     assert np.isnan(found["yaw_rate_radps"])
     assert np.isnan(found["steering_events_10s"])
+
+
+def stuck(device_ns: np.ndarray) -> np.ndarray:
+    return np.full_like(device_ns, T0_NS)
+
+
+def set_back(device_ns: np.ndarray) -> np.ndarray:
+    return np.where(device_ns < T0_NS + 3 * SECOND, device_ns, device_ns - 3600 * SECOND)
+
+
+@pytest.mark.parametrize("clock", [stuck, set_back])
+def test_a_clock_that_stands_still_or_is_set_back_costs_no_motion(clock: Callable[[np.ndarray], np.ndarray]) -> None:
+    angles = stream("steering", 50.0, np.linspace(0, 90, 1000)[:, None])
+    turning = stream("imu", 100.0, np.tile([0.0, 0.0, 9.81, 0.0, 0.0, 0.2], (2000, 1)))
+    records = np.concatenate([speeds(10.0 + 0.05 * np.arange(400)), angles, turning])  # 1 m/s^2
+    records["t_host_ns"] += np.random.default_rng(0).integers(0, 5 * MS, records.size)
+    records["t_device_ns"] = clock(records["t_device_ns"])
+    cuts = [T0_NS + second * SECOND + 10 * MS for second in range(2, 20)]
+    for number, found in enumerate(features("ego_motion", records, cuts), start=2):
+        assert found["speed_mps"] == pytest.approx(10 + number, abs=0.11)
+        assert found["accel_mps2"] == pytest.approx(1, abs=0.15)
+        assert found["yaw_rate_radps"] == pytest.approx(0.2, abs=0.01)
+        assert found["steering_rate_degps"] == pytest.approx(4.5, abs=0.8)
+        assert found["speed_max_mps_10s"] == pytest.approx(10 + number, abs=0.11)
+    assert found["distance_m_10s"] == pytest.approx(10 * 24.5, rel=0.1)
+
+
+def test_a_record_told_twice_or_overtaken_does_not_count() -> None:
+    steady = speeds(np.full(100, 10.0))
+    late = steady[20:80:10].copy()
+    late["t_host_ns"] += 60 * MS  # a period later, and overtaken by the next
+    late["values"][:, 0] = 12.0
+    late["t_host_ns"][::2] -= 50 * MS  # told twice
+    (found,) = features("ego_motion", np.concatenate([steady, late]), [T0_NS + 5 * SECOND])
+    assert (found["accel_mps2"], found["speed_max_mps_10s"]) == (0.0, 10.0)
 
 
 def test_braking_is_counted_once_and_leaves_the_window() -> None:

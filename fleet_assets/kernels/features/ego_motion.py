@@ -1,7 +1,8 @@
 """Ego motion: how the vehicle moves, and how it was braked and steered in the last ten seconds.
 
 In: records of the wheel speed, steering and inertial unit. Out: FEATURES at a time, NaN where the sensor has been silent for
-longer than STALE_NS. Filters are of first order, alpha = dt / (tau + dt), over the sensor's own steps where it has a clock.
+longer than STALE_NS. Filters are of first order, alpha = dt / (tau + dt), over the sensor's own steps where it has a clock that
+runs, else over the steps of arrival.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from numba import njit
 from fleet_assets.kernels.features import records as r
 from fleet_assets.kernels.features.windows import BUCKETS, enter, inside
 
-VERSION = 1
+VERSION = 2
 FEATURES = (
     "speed_mps",
     "accel_mps2",
@@ -50,6 +51,7 @@ STATE = np.dtype(
     [
         ("t_speed_ns", "<i8"),
         ("t_speed_device_ns", "<i8"),
+        ("speed_period_s", "<f8"),
         ("speed_mps", "<f8"),
         ("accel_mps2", "<f8"),
         ("jerk_mps3", "<f8"),
@@ -57,10 +59,12 @@ STATE = np.dtype(
         ("braking", "<i8"),
         ("t_imu_ns", "<i8"),
         ("t_imu_device_ns", "<i8"),
+        ("imu_period_s", "<f8"),
         ("yaw_rate_radps", "<f8"),
         ("vertical_accel_mps2", "<f8"),
         ("t_steering_ns", "<i8"),
         ("t_steering_device_ns", "<i8"),
+        ("steering_period_s", "<f8"),
         ("steering_deg", "<f8"),
         ("steering_rate_degps", "<f8"),
         ("steering", "<i8"),
@@ -76,11 +80,19 @@ STATE = np.dtype(
 
 
 @njit(cache=True)
-def _step_s(record: np.void, t_host_ns: int, t_device_ns: int) -> float:
-    """From the last record to this one; on the sensor's clock where both have it, else by arrival."""
-    if record["t_device_ns"] != r.NO_TIME and t_device_ns != r.NO_TIME:
-        return (record["t_device_ns"] - t_device_ns) * 1e-9
-    return (record["t_host_ns"] - t_host_ns) * 1e-9
+def _step(record: np.void, t_host_ns: int, t_device_ns: int, period_s: float) -> tuple[float, float]:
+    """From the last record to this one [s], and the sensor's last step on its own clock [s].
+
+    On the sensor's clock where both have it, else by arrival. A step that is not over 0 tells a record twice, or one that was
+    overtaken, unless a whole period of arrival went by: then the clock stands still or was set back, and arrival counts.
+    """
+    arrived_s = (record["t_host_ns"] - t_host_ns) * 1e-9
+    if record["t_device_ns"] == r.NO_TIME or t_device_ns == r.NO_TIME:
+        return arrived_s, period_s
+    step_s = (record["t_device_ns"] - t_device_ns) * 1e-9
+    if step_s > 0.0:
+        return step_s, step_s if step_s <= LONGEST_STEP_S else period_s
+    return (step_s if arrived_s < period_s else arrived_s), period_s
 
 
 @njit(cache=True)
@@ -101,7 +113,7 @@ def _on_speed(state: np.void, record: np.void) -> None:
     speed = record["values"][0]
     if np.isnan(speed):
         return
-    step_s = _step_s(record, state["t_speed_ns"], state["t_speed_device_ns"])
+    step_s, period_s = _step(record, state["t_speed_ns"], state["t_speed_device_ns"], state["speed_period_s"])
     known = state["t_speed_ns"] != 0 and step_s <= LONGEST_STEP_S
     if known and step_s <= 0.0:
         return  # told twice, or overtaken
@@ -134,6 +146,7 @@ def _on_speed(state: np.void, record: np.void) -> None:
     state["speed_mps"] = speed
     state["t_speed_ns"] = record["t_host_ns"]
     state["t_speed_device_ns"] = record["t_device_ns"]
+    state["speed_period_s"] = period_s
 
 
 @njit(cache=True)
@@ -141,7 +154,7 @@ def _on_imu(state: np.void, record: np.void) -> None:
     yaw_rate = record["values"][5]
     if np.isnan(yaw_rate):
         return
-    step_s = _step_s(record, state["t_imu_ns"], state["t_imu_device_ns"])
+    step_s, period_s = _step(record, state["t_imu_ns"], state["t_imu_device_ns"], state["imu_period_s"])
     known = state["t_imu_ns"] != 0 and step_s <= LONGEST_STEP_S
     if known and step_s <= 0.0:
         return
@@ -155,6 +168,7 @@ def _on_imu(state: np.void, record: np.void) -> None:
         state["yaw_rate_max_radps"][index] = max(state["yaw_rate_max_radps"][index], abs(state["yaw_rate_radps"]))
     state["t_imu_ns"] = record["t_host_ns"]
     state["t_imu_device_ns"] = record["t_device_ns"]
+    state["imu_period_s"] = period_s
 
 
 @njit(cache=True)
@@ -162,7 +176,7 @@ def _on_steering(state: np.void, record: np.void) -> None:
     angle = record["values"][0]
     if np.isnan(angle):
         return
-    step_s = _step_s(record, state["t_steering_ns"], state["t_steering_device_ns"])
+    step_s, period_s = _step(record, state["t_steering_ns"], state["t_steering_device_ns"], state["steering_period_s"])
     known = state["t_steering_ns"] != 0 and step_s <= LONGEST_STEP_S
     if known and step_s <= 0.0:
         return
@@ -184,6 +198,7 @@ def _on_steering(state: np.void, record: np.void) -> None:
     state["steering_deg"] = angle
     state["t_steering_ns"] = record["t_host_ns"]
     state["t_steering_device_ns"] = record["t_device_ns"]
+    state["steering_period_s"] = period_s
 
 
 @njit(cache=True)
