@@ -1,9 +1,10 @@
 """From an MCAP file on disk to `synchronise/frames` on main, beside rosbag-resurrector, and decoding plus a plain upload.
 
 In: nothing, or hours of drive instead of a quarter, a half and one. Out: a row per length, one for a dense recording of 20 s,
-and one that says how time grows with length. Ours is the whole way, on real lakeFS and Spark: a manifest for the file in the landing folder,
-decoding and upload in Spark tasks, audit and publishing, and again for synchronise; before them, a short drive tells what a
-process's first run costs. The floor is every message decoded by the mcap library, then one upload of the file to the same lake.
+and one that says how time grows with length. Ours is the whole way, on real lakeFS and Spark: a manifest for the file in the
+landing folder, decoding and upload in Spark tasks, audit and publishing, and again for synchronise; before them, a short drive
+tells what a process's first run costs. The floor is every message decoded by the mcap library, then one upload of the file to the
+same lake.
 rosbag-resurrector reads and aligns the file of the first length and the dense one, without pictures, and keeps nothing.
 """
 
