@@ -18,7 +18,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fleet_assets.capture.drive_key import DriveKey, utc_of_ns
-from fleet_assets.capture.files import Progress, check_name, copy_hashed, hash_file, open_regular, size_of
+from fleet_assets.capture.files import (
+    ManifestError,
+    Progress,
+    check_name,
+    copy_hashed,
+    hash_file,
+    open_regular,
+    size_of,
+)
 from fleet_assets.capture.manifest import MAX_KEY, MAX_VALUE, NAME, Manifest, ManifestFile, printable, read_manifest
 from fleet_assets.capture.recordings import Found, manifests
 from fleet_assets.errors import FleetError
@@ -33,7 +41,7 @@ _OURS = re.compile(rf".+--\d{{8}}T\d{{6}}Z-[0-9a-f]{{{_ID_DIGITS}}}")
 
 @dataclass(frozen=True)
 class Delivered:
-    """status: delivered, or present when the same content was there already."""
+    """status: delivered; present when the same content was there already; repaired when it was, and damaged."""
 
     drive_id: str
     folder: str
@@ -96,6 +104,7 @@ def _put(
     """Writes the manifest and gives a copy its name. held: the folder with the files."""
     manifest = Manifest(drive, tuple(files), context)
     name = f"{drive}-{manifest.recording_id[:_ID_DIGITS]}"
+    is_copy = held.name.startswith(_INCOMING)
     for same in manifests(landing, _may_hold(manifest.recording_id, held)):
         if same.manifest.recording_id != manifest.recording_id:
             continue
@@ -106,10 +115,17 @@ def _put(
                 where=place,
                 remedy=f"If it is {drive}'s, remove that folder first.",
             )
-        read_manifest(landing / same.folder)  # whole there, or it says what is wrong
+        try:
+            same.manifest.verify(landing / same.folder)
+        except ManifestError as error:
+            if not is_copy:
+                raise FleetError(
+                    f"{place} has this content, damaged: {error}", remedy="Remove it and repeat."
+                ) from error
+            return _replace(same.folder, manifest, held, landing)
         return Delivered.of(same, "present")
     manifest.write(held)
-    if not held.name.startswith(_INCOMING):
+    if not is_copy:
         return Delivered.of(Found(held.name, manifest), "delivered")
     target = landing / name
     if target.exists():
@@ -117,6 +133,18 @@ def _put(
     held.rename(target)
     sync_folder(landing)
     return Delivered.of(Found(target.name, manifest), "delivered")
+
+
+def _replace(damaged: str, manifest: Manifest, held: Path, landing: Path) -> Delivered:
+    """Puts a copy in the place of one whose files are no longer what its manifest says; it is registered anew, as its manifest is
+    new."""
+    manifest.write(held)
+    aside = landing / f"{_INCOMING}{secrets.token_hex(6)}"
+    (landing / damaged).rename(aside)
+    held.rename(landing / damaged)
+    sync_folder(landing)
+    shutil.rmtree(aside, ignore_errors=True)
+    return Delivered.of(Found(damaged, manifest), "repaired")
 
 
 def _may_hold(recording_id: str, held: Path) -> Callable[[str], bool]:

@@ -16,7 +16,7 @@ from fleet_assets.capture.deliver import deliver
 from fleet_assets.capture.drive_key import DriveKey
 from fleet_assets.capture.files import BLOCK_BYTES, copy_hashed, open_regular
 from fleet_assets.capture.manifest import NAME, read_manifest
-from fleet_assets.capture.recordings import scan
+from fleet_assets.capture.recordings import marks, scan
 from fleet_assets.errors import FleetError
 from fleet_assets.simulate.drives import write_drive
 
@@ -87,11 +87,33 @@ def test_the_same_content_counts_once(recording: Path, landing: Path) -> None:
     assert names(landing) == [first.folder]
 
 
-def test_a_landed_copy_that_lost_a_file_is_not_called_present(recording: Path, landing: Path) -> None:
+@pytest.mark.parametrize("damage", ["lost", "flipped", "link"])
+def test_a_damaged_landed_copy_is_replaced_and_registered_anew(damage: str, recording: Path, landing: Path) -> None:
     first = deliver(recording, landing, **GIVEN)
-    (landing / first.folder / "drive.mcap").unlink()
-    with pytest.raises(FleetError, match=r"drive\.mcap is missing"):
-        deliver(recording, landing, **GIVEN)
+    before = marks(landing)
+    copy = landing / first.folder / "drive.mcap"
+    content = bytearray(copy.read_bytes())
+    copy.unlink()
+    if damage == "flipped":  # the same size
+        content[0] ^= 1
+        copy.write_bytes(content)
+    elif damage == "link":
+        copy.symlink_to(recording / "drive.mcap")
+    again = deliver(recording, landing, **GIVEN)
+    assert (again.status, again.folder) == ("repaired", first.folder)
+    assert names(landing) == [first.folder]
+    read_manifest(landing / first.folder).verify(landing / first.folder)
+    assert not marks(landing) & before
+    assert deliver(recording, landing, **GIVEN).status == "present"
+
+
+def test_a_folder_in_the_landing_does_not_stand_in_for_a_damaged_one(recording: Path, landing: Path) -> None:
+    first = deliver(recording, landing, **GIVEN)
+    (landing / first.folder / "drive.mcap").write_bytes(b"x")
+    put_files(landing / "by hand", CONTENT)
+    with pytest.raises(FleetError, match=r"damaged: drive\.mcap is not what"):
+        deliver(landing / "by hand", landing, **GIVEN)
+    assert names(landing) == sorted(["by hand", first.folder])
 
 
 def test_a_folder_in_the_landing_gets_its_manifest_in_place(landing: Path) -> None:
