@@ -13,7 +13,7 @@ import dagster as dg
 
 from fleet_assets.automation import PER_DRIVE
 from fleet_assets.contracts.loader import TableContract, load_tables
-from fleet_assets.lake.batch import BatchOutcome
+from fleet_assets.lake.batch import BatchOutcome, DriveStatus
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.tables import Snapshot
 from fleet_assets.partitions import DRIVES
@@ -98,7 +98,9 @@ def table_check_specs(tables: Sequence[str]) -> list[dg.AssetCheckSpec]:
         for table in tables
         for spec in (
             dg.AssetCheckSpec(
-                "drives", asset=asset_key(table), description="Drives of the batch that were quarantined, and why."
+                "drives",
+                asset=asset_key(table),
+                description="Drives of the batch that were quarantined or could not be made anew, and why.",
             ),
             dg.AssetCheckSpec(
                 "table",
@@ -120,9 +122,8 @@ def report(
     Raises dg.Failure when the audit failed: the checks are then recorded, nothing is materialised and downstream
     does not start.
     """
-    quarantined = {drive.drive_id: drive.reasons for drive in outcome.drives if drive.status == "quarantined"}
     for table in tables:
-        yield _drives_check(table, quarantined, len(outcome.drives))
+        yield _drives_check(table, outcome)
         yield _table_check(table, outcome)
     if outcome.published is None:
         raise dg.Failure(
@@ -157,21 +158,31 @@ def report(
                 "lakefs_commit": commit_id,
                 "lakefs": dg.MetadataValue.url(lake.commit_url(commit_id)),
                 "drives_published": sum(drive.status == "published" for drive in outcome.drives),
-                "drives_quarantined": len(quarantined),
+                "drives_quarantined": len(_with_reasons(outcome, "quarantined")),
                 **_plot(drawn.get(table)),
             },
         )
 
 
-def _drives_check(table: str, quarantined: dict[str, list[str]], drives: int) -> dg.AssetCheckResult:
-    named = {drive: "; ".join(reasons) for drive, reasons in list(quarantined.items())[:_SAMPLE_DRIVES]}
+def _with_reasons(outcome: BatchOutcome, status: DriveStatus) -> dict[str, str]:
+    return {
+        drive.drive_id: "; ".join(drive.reasons) for drive in outcome.drives if drive.status == status and drive.reasons
+    }
+
+
+def _drives_check(table: str, outcome: BatchOutcome) -> dg.AssetCheckResult:
+    quarantined, waiting = _with_reasons(outcome, "quarantined"), _with_reasons(outcome, "skipped")
+    said = f"{len(quarantined)} of {len(outcome.drives)} drives quarantined"
     return dg.AssetCheckResult(
         asset_key=asset_key(table),
         check_name="drives",
-        passed=not quarantined,
+        passed=not quarantined and not waiting,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{len(quarantined)} of {drives} drives quarantined",
-        metadata={"quarantined": named},
+        description=f"{said}, {len(waiting)} left as they are" if waiting else said,
+        metadata={
+            "quarantined": dict(list(quarantined.items())[:_SAMPLE_DRIVES]),
+            "left as they are": dict(list(waiting.items())[:_SAMPLE_DRIVES]),
+        },
     )
 
 

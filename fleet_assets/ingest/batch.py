@@ -1,7 +1,8 @@
 """A batch of drives, from the landing folder to one commit on main.
 
 In: drive keys. Out: a BatchOutcome. Drives are decoded in Spark tasks, many to a task; a task appends the rows of its accepted
-drives to the transaction's branch, one append per table.
+drives to the transaction's branch, one append per table. A published drive is made anew only from all that it was made from:
+what has left the landing folder must be delivered again, or its rows would leave main.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fleet_assets.capture.recordings import recordings_of
+from fleet_assets.capture.recordings import Found, recordings_of
 from fleet_assets.contracts.loader import load_streams, load_tables
 from fleet_assets.ingest.decode import DecodedDrive, DriveItem, decode_drive
 from fleet_assets.lake.batch import BatchOutcome, DriveOutcome, run_batch
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.spool import write_all
+from fleet_assets.lake.tables import Snapshot
+from fleet_assets.lake.transaction import Transaction
 from fleet_assets.lake.versions import DriveVersion, version_of
 from fleet_assets.lake.writer import TaskWriter
 from fleet_assets.services.home import Home
@@ -29,6 +32,7 @@ TABLES = tuple(
     if name.startswith("ingest.") and name not in ("ingest.context", "ingest.context_claims")  # of context_batch.py
 )
 CODE_VERSION = "2"
+_ACCEPTED = "ingest.drives"
 
 
 def ingest_batch(
@@ -45,14 +49,16 @@ def ingest_batch(
     parallel: in Spark tasks, else in this process. on_step: called before each numbered step of publishing.
     """
 
-    def items(_: object) -> dict[str, tuple[DriveItem, DriveVersion]]:
+    def items(tx: Transaction) -> dict[str, tuple[DriveItem, DriveVersion] | str]:
+        landed = {drive: found for drive, found in recordings_of(home.landing, drives).items() if found}
+        gone = incomplete(tx.base, landed)
         return {
-            drive: (
+            drive: gone.get(drive)
+            or (
                 DriveItem(drive, tuple(f.folder for f in found), sum(f.manifest.bytes for f in found)),
                 _version(found),
             )
-            for drive, found in recordings_of(home.landing, drives).items()
-            if found
+            for drive, found in landed.items()
         }
 
     return run_batch(
@@ -71,7 +77,23 @@ def ingest_batch(
     )
 
 
-def _version(found: Sequence[Any]) -> DriveVersion:
+def incomplete(base: Snapshot, landed: Mapping[str, Sequence[Found]]) -> dict[str, str]:
+    """Published drives of these that were made from content which is no longer in the landing folder, and what to do about it."""
+    known = base.versions(list(landed))
+    published = [drive for drive in landed if (made := known.get((drive, _ACCEPTED))) is not None and made.rows]
+    columns = ["drive_id", "recording_id", "files", "landing"]
+    reasons = {}
+    for row in base.scan("ingest.recordings", columns, drives=published).to_pylist():
+        there = {file.sha256 for found in landed[row["drive_id"]] for file in found.manifest.files}
+        if not {file["sha256"] for file in row["files"]} <= there:
+            reasons[row["drive_id"]] = (
+                f"published rows come from recording {row['recording_id'][:12]}, which is no longer in the landing folder "
+                f"(it was {row['landing']}): deliver it again, and the drive is made from all its recordings"
+            )
+    return reasons
+
+
+def _version(found: Sequence[Found]) -> DriveVersion:
     recordings = {item.manifest.recording_id: item.manifest.recording_id[:16] for item in found}
     contracts = [load_tables()[name].fingerprint for name in TABLES]
     contracts += [contract.fingerprint for contract in load_streams().values()]

@@ -25,7 +25,8 @@ DriveStatus = Literal["published", "quarantined", "skipped"]
 
 @dataclass
 class DriveOutcome:
-    """One drive of a batch. rows: published rows per table; reasons: why it was quarantined; note: anything else."""
+    """One drive of a batch. rows: published rows per table; reasons: why it was quarantined, or skipped although it is due; note:
+    anything else."""
 
     drive_id: str
     status: DriveStatus
@@ -56,7 +57,7 @@ def run_batch(
     run_id: str,
     drives: Sequence[str],
     tables: Sequence[str],
-    items: Callable[[Transaction], Mapping[str, tuple[Item, DriveVersion]]],
+    items: Callable[[Transaction], Mapping[str, tuple[Item, DriveVersion] | str]],
     weight_bytes: Callable[[Item], int],
     work: Callable[[Transaction], Work],
     missing: str,
@@ -64,16 +65,20 @@ def run_batch(
     parallel: bool = True,
     on_step: Callable[[int], None] | None = None,
 ) -> BatchOutcome:
-    """items: drive -> (item, version) for what can be made at the transaction's base; asked again when a faster run was
-    met. work: the work of a task, which gives the DriveOutcomes of its items as plain data. missing: why a drive
-    that items leaves out is skipped.
+    """items: drive -> (item, version) for what can be made at the transaction's base, or why a drive that is due must not be
+    made; asked again when a faster run was met. work: the work of a task, which gives the DriveOutcomes of its items as plain
+    data. missing: why a drive that items leaves out is skipped.
     """
 
     def body(tx: Transaction) -> list[DriveOutcome]:
         wanted = items(tx)
         outcomes = [DriveOutcome(drive, "skipped", note=missing) for drive in drives if drive not in wanted]
         todo = []
-        for drive, (item, version) in wanted.items():
+        for drive, found in wanted.items():
+            if isinstance(found, str):
+                outcomes.append(DriveOutcome(drive, "skipped", reasons=[found]))
+                continue
+            item, version = found
             tx.declare(drive, version)
             if tx.is_done(drive):
                 tx.forget(drive)
