@@ -39,6 +39,7 @@ class Home:
     @classmethod
     def open(cls, root: Path | None = None) -> Home:
         """The installation at root, else at FLEET_HOME, else at ./.fleet."""
+        _go_past_proxies()
         folder = Path(root or os.environ.get("FLEET_HOME") or ".fleet").expanduser().absolute()
         return _load(folder)
 
@@ -96,6 +97,17 @@ class Home:
     def run(self) -> Path:
         """Lock, pid and generated configuration of the running servers."""
         return self.root / "run"
+
+
+def _go_past_proxies() -> None:
+    """Servers on loopback are reached directly, whatever proxy the environment names: for all libraries of this process, and
+    for the processes that it starts."""
+    listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if listed.strip() == "*":
+        return
+    hosts = [host.strip() for host in listed.split(",") if host.strip()]
+    text = ",".join(dict.fromkeys([*hosts, "127.0.0.1", "localhost"]))
+    os.environ.update({"no_proxy": text, "NO_PROXY": text})
 
 
 @lru_cache(maxsize=8)

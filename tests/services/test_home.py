@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import stat
 import subprocess
@@ -119,3 +120,21 @@ def test_a_cluster_is_named_by_the_environment(tmp_path: Path, monkeypatch: pyte
     assert home.lakefs_url == "https://lake.example"
     assert home.spark_url == "sc://spark.example:15002"
     assert home.spark_token == "theirs"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, "127.0.0.1,localhost"),
+        ({"NO_PROXY": "a.example, b.example"}, "a.example,b.example,127.0.0.1,localhost"),
+        ({"no_proxy": "localhost", "NO_PROXY": "b.example"}, "localhost,127.0.0.1"),
+        ({"no_proxy": "*"}, "*"),
+    ],
+)
+def test_loopback_is_reached_past_a_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], kept: str
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, given.get(name, ""))
+    Home.open(tmp_path)
+    assert os.environ["no_proxy"] == kept
