@@ -174,7 +174,12 @@ def _go(scratch: Path, progress: cache.Progress) -> tuple[str, dict[str, str]]:
 
 
 def _is_new_enough(go: str) -> bool:
-    wanted = re.search(r"^go (\d+)\.(\d+)", cache.infra("lakefs", "go.mod").read_text(), re.MULTILINE)
     said = subprocess.run([go, "version"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"go(\d+)\.(\d+)", said)
-    return bool(wanted and found and tuple(map(int, found.groups())) >= tuple(map(int, wanted.groups())))
+    found, wanted = _go_version(said), _go_version(cache.infra("lakefs", "go.mod").read_text())
+    return found is not None and wanted is not None and found >= wanted
+
+
+def _go_version(text: str) -> tuple[int, ...] | None:
+    """Of `go version go1.26.4 linux/amd64` or a line `go 1.26.4`; three numbers, for Go itself refuses an older patch."""
+    found = re.search(r"\bgo ?(\d+)\.(\d+)(?:\.(\d+))?", text)
+    return tuple(int(number or 0) for number in found.groups()) if found else None

@@ -68,6 +68,23 @@ def test_a_half_built_program_is_built_again(own_cache: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "enough"),
+    [
+        ("go version go1.26.3 linux/amd64", False),
+        ("go version go1.26 linux/amd64", False),
+        ("go version go1.26.4 linux/amd64", True),
+        ("go version go1.26.10 linux/amd64", True),
+        ("go version go1.27 linux/amd64", True),
+        ("go version go2.0.1 linux/amd64", True),
+        ("go version devel linux/amd64", False),
+    ],
+)
+def test_a_go_that_would_refuse_the_module_is_passed_over(own_cache: Path, said: str, enough: bool) -> None:
+    go = put_program(own_cache / "bin" / "go", f"echo {said}")
+    assert lakefs._is_new_enough(str(go)) == enough
+
+
+@pytest.mark.parametrize(
     "build", ["echo no such module >&2; exit 1", "echo garbage > $OUT", "echo no output"], ids=["fails", "half", "none"]
 )
 def test_a_failed_build_leaves_nothing_that_could_be_used(own_cache: Path, build: str) -> None:
