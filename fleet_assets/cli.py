@@ -439,8 +439,13 @@ def contracts_diff(
 
 @contracts_app.command("docs")
 def contracts_docs(json: Json = False) -> None:
-    """Write the reference pages in docs/reference. Example: `fleet contracts docs`"""
+    """Write the reference pages in docs/reference, and the shapes that the next change is compared with.
+
+    A change that breaks readers is refused until the contract has a new major version. Example: `fleet contracts docs`
+    """
+    from fleet_assets.contracts import shapes
     from fleet_assets.contracts.check import write_docs
 
-    rows = [{"page": name} for name in write_docs()]
+    changed = [shapes.FILE.name] if shapes.accept(shapes.contracts()) else []
+    rows = [{"page": name} for name in [*changed, *write_docs()]]
     console.print_rows(rows, title="Written", empty="The reference pages are current.", as_json=json)

@@ -6,6 +6,7 @@ first mistake and asks the standard's JSON schema too.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +18,15 @@ from fleet_assets.contracts.document import ContractError, parse_document, read_
 from fleet_assets.contracts.generate import pages
 from fleet_assets.contracts.loader import (
     FOLDER,
+    check_sources,
     contract_files,
-    load_context,
-    load_streams,
     load_tables,
+    read_table,
     stream_from,
     table_from,
 )
 from fleet_assets.contracts.model import StreamContract, TableContract
+from fleet_assets.contracts.shapes import contracts
 from fleet_assets.errors import FleetError
 
 PROJECT = FOLDER.parents[1]
@@ -51,13 +53,17 @@ def check(paths: Sequence[Path] = ()) -> list[ContractError]:
     files = list(paths) or [path for folder in ("tables", "context", "streams") for path in contract_files(folder)]
     findings: list[ContractError] = []
     streams: list[StreamContract] = []
+    tables = _readable()
     for path in files:
         try:
             document = read_document(path)
             found = standard_findings(document)
             findings += found
             is_table = "." in str(document.value.get("name", ""))
-            contract = table_from(document) if is_table else stream_from(document)
+            contract = table_from(document) if is_table else stream_from(document, tables)
+            # Where columns come from can be told when all tables can be read.
+            if isinstance(contract, TableContract) and len(tables) == len(contract_files("tables")):
+                check_sources(document, tables)
         except ContractError as error:
             # One mistake can break the standard and our own rules: said once is enough.
             if not any(known.path == error.path and known.line == error.line for known in findings):
@@ -66,6 +72,16 @@ def check(paths: Sequence[Path] = ()) -> list[ContractError]:
         if isinstance(contract, StreamContract):
             streams.append(contract)
     return findings + _ambiguous(streams)
+
+
+def _readable() -> dict[str, TableContract]:
+    """The package's tables that can be read: a mistake in one hides no mistake of a stream that goes to another."""
+    tables = {}
+    for path in contract_files("tables"):
+        with contextlib.suppress(ContractError):
+            table = read_table(path)
+            tables[table.name] = table
+    return tables
 
 
 def _ambiguous(streams: list[StreamContract]) -> list[ContractError]:
@@ -92,7 +108,7 @@ def _takes(stream: StreamContract, topic: str) -> bool:
 def diff(ref: str | None = None, project: Path = PROJECT) -> Difference:
     """What changed in the package's contracts since a git reference (default: the last release tag)."""
     since = ref or last_release(project)
-    new: dict[str, Contract] = {**load_tables(), **load_context(), **load_streams()}
+    new = contracts()
     if since is None:
         return Difference(None, added=sorted(new))
     old, unreadable = contracts_at(since, project)

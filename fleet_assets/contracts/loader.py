@@ -179,7 +179,10 @@ def stream_from(document: Node, tables: Mapping[str, TableContract] | None = Non
     table = _object(document)
     fields = table.elements("properties")
     unique_names(fields, "column")
-    known = {column.name: column.type for column in (tables or load_tables())[TABLE_OF_KIND[kind]].columns}
+    goes_to = (load_tables() if tables is None else tables).get(TABLE_OF_KIND[kind])
+    if goes_to is None:
+        raise required("kind").error(f"{TABLE_OF_KIND[kind]}, where a {kind} goes, cannot be read", "Correct it first.")
+    known = {column.name: column.type for column in goes_to.columns}
     for entry in fields:
         if entry["name"].text not in known:
             raise entry["name"].error(f"a {kind} record has no column {entry['name'].text!r}", "Correct the name.")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
+from fleet_assets.contracts import loader
 from fleet_assets.contracts.check import check, docs_are_current, stale_docs, write_docs
 from fleet_assets.contracts.generate import column_schema, ddl
-from fleet_assets.contracts.loader import load_streams, load_tables
+from fleet_assets.contracts.loader import contract_files, load_streams, load_tables
 
 
 def test_all_contracts_keep_the_standard_and_our_rules():
@@ -31,6 +34,30 @@ def test_check_goes_on_after_the_first_mistake(tmp_path, table_text, stream_text
     ]
     assert "colour" in found[0].what
     assert "value: all" in table.read_text().splitlines()[found[1].line - 1]
+
+
+def test_a_mistake_in_one_table_hides_none_in_a_stream(tmp_path, monkeypatch):
+    for folder in ("tables", "streams", "context"):
+        shutil.copytree(loader.FOLDER / folder, tmp_path / folder)
+    monkeypatch.setattr(loader, "FOLDER", tmp_path)
+    monkeypatch.setattr(loader, "load_tables", loader.load_tables.__wrapped__)
+
+    def spoil(name: str, old: str, new: str) -> None:
+        text = (tmp_path / name).read_text()
+        assert old in text
+        (tmp_path / name).write_text(text.replace(old, new, 1))
+
+    spoil("tables/ingest.context.odcs.yaml", "- ingest.gnss.latitude_deg", "- no.such.latitude_deg")
+    (source,) = check()
+    assert "there is no source 'no.such" in source.what
+    spoil("tables/ingest.labels.odcs.yaml", "status: active", "status: active\nversion: one")
+    spoil("streams/imu.odcs.yaml", "version: ", "version: v")
+    spoil("streams/lidar.odcs.yaml", "version: ", "version: v")
+    found = {finding.path.name for finding in check()}
+    assert {"ingest.labels.odcs.yaml", "imu.odcs.yaml", "lidar.odcs.yaml"} <= found
+    # What goes to that table says that it waits for it; all else can be judged.
+    others = {path.name for path in contract_files("streams")} - found
+    assert {"gnss.odcs.yaml", "camera_front.odcs.yaml"} <= others
 
 
 def test_the_standard_is_asked_and_says_where(tmp_path, table_text, table_of):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 
 import pytest
 
+from fleet_assets.contracts import shapes
 from fleet_assets.contracts.check import contracts_at, diff, last_release
 from fleet_assets.contracts.compatibility import changes, needed_version, version_findings
+from fleet_assets.contracts.document import ContractError
 from fleet_assets.errors import FleetError
 
 COLUMN = """\
@@ -130,6 +133,37 @@ def test_the_working_tree_fits_the_last_release():
     """Compares with the last release tag; before the first release, with nothing."""
     found = diff()
     assert not found.findings, "\n".join(map(str, found.findings))
+
+
+def test_no_contract_breaks_readers_without_a_new_major_version():
+    """Compares with the file of accepted shapes, which `fleet contracts docs` does not write while something is broken."""
+    found = shapes.findings(shapes.contracts())
+    assert not found, "\n".join(map(str, found))
+    assert shapes.is_current(shapes.contracts()), "run `fleet contracts docs`"
+
+
+def test_a_breaking_change_is_not_accepted_until_the_version_says_so(tmp_path, table_text, table_of):
+    file = tmp_path / "shapes.json"
+    before, stream = table_of(table_text), shapes.contracts()["lidar"]
+    today = {before.name: before, stream.name: stream}
+    assert shapes.accept(today, file)
+    assert not shapes.accept(today, file)
+    accepted = file.read_text()
+    for case, (old, new, step, _) in TABLE_CHANGES.items():
+        if step != "major" or case == "column renamed":
+            continue
+        broken = table_of(table_text.replace(old, new, 1))
+        with pytest.raises(ContractError) as caught:
+            shapes.accept({**today, broken.name: broken}, file)
+        assert "2.0.0" in caught.value.remedy, case
+        assert file.read_text() == accepted
+        raised = replace(broken, version="2.0.0")
+        assert not shapes.findings({**today, raised.name: raised}, file)
+    moved = replace(stream, clock_domain="another")
+    assert [finding.path for finding in shapes.findings({**today, stream.name: moved}, file)] == [stream.path]
+    with pytest.raises(ContractError, match=r"demo\.things 1\.2\.3 is gone"):
+        shapes.accept({stream.name: stream}, file)
+    assert shapes.accept({**today, raised.name: raised}, file)
 
 
 @pytest.fixture
