@@ -1,8 +1,9 @@
 """Memory of all processes together while recordings of growing size are ingested and synchronised: it must not grow with them.
 
-In: nothing, or sizes in GB instead of 1, 5 and 20. Out: a row per size with the seconds that it took, and in its note the largest
+In: nothing, or sizes in GB instead of 1, 5 and 20. Out: a row per size with the seconds that it took; in `peak_mib`, the largest
 sum of all processes' memory (PSS: what several share counts once) of this process, lakeFS, Spark and its Python workers, the
-supervisor and Dagster's servers. Recordings are made on the fly, and each is removed before the next.
+supervisor and Dagster's servers; in its note, each at its own most. Recordings are made on the fly, and each is removed before the
+next.
 """
 
 from __future__ import annotations
@@ -56,9 +57,10 @@ def _row(home: Home, size_gb: float, number: int, bytes_per_s: float) -> Row:
         _carry(home, path)
     seconds = time.perf_counter() - began
     told = ", ".join(f"{name} {part / 2**20:.0f}" for name, part in sorted(watch.peaks.items()))
-    note = f"most at once {watch.peak / 2**20:.0f} MiB; each at its own most: {told}"
-    console.say(f"{size_gb:g} GB in {seconds:.0f} s: {note}")
-    return {"work": f"{size_gb:g} GB", "ours_s": seconds, "peers_s": {}, "floor_s": None, "note": note}
+    peak_mib, note = watch.peak / 2**20, f"each at its own most, MiB: {told}"
+    console.say(f"{size_gb:g} GB in {seconds:.0f} s: most at once {peak_mib:.0f} MiB; {note}")
+    work = f"{size_gb:g} GB"
+    return {"work": work, "ours_s": seconds, "peers_s": {}, "floor_s": None, "peak_mib": peak_mib, "note": note}
 
 
 def _carry(home: Home, path: Path) -> None:
