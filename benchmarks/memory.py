@@ -2,8 +2,8 @@
 
 In: nothing, or sizes in GB instead of 1, 5 and 20. Out: a row per size with the seconds that it took; in `peak_mib`, the largest
 sum of all processes' memory (PSS: what several share counts once) of this process, lakeFS, Spark and its Python workers, the
-supervisor and Dagster's servers; in its note, each at its own most. Recordings are made on the fly, and each is removed before the
-next.
+supervisor and Dagster's servers; in its note, each at its own most. Recordings are made on the fly, and each is removed before
+the next.
 """
 
 from __future__ import annotations

@@ -55,19 +55,25 @@ def progress(
     quarantined: Collection[str],
     read: Collection[str],
 ) -> dict[str, int]:
-    """How many recordings of the landing folder are how far; each counts once among registered and what follows.
+    """How many recordings of the landing folder are how far; each counts once among registered and what follows. One whose files
+    a larger one of its drive holds too is never read itself: it is as far as that one.
 
     registered, running, published, quarantined: drives. read: ids of the recordings that the lake knows. Waiting: registered,
     and no run has them yet.
     """
     counts: Counter[str] = Counter()
-    for found in manifests(landing):
-        drive, content = str(found.drive), found.manifest.recording_id
+    every = [(str(found.drive), found.manifest) for found in manifests(landing)]
+    held: dict[str, list[set[str]]] = {}  # by drive, the files of each recording that was read
+    for drive, manifest in every:
+        if manifest.recording_id in read:
+            held.setdefault(drive, []).append({file.sha256 for file in manifest.files})
+    for drive, manifest in every:
+        is_read = any(files.issuperset(file.sha256 for file in manifest.files) for files in held.get(drive, ()))
         counts["landed"] += 1
         counts["registered"] += drive in registered
-        if drive in running and content not in read:
+        if drive in running and not is_read:
             counts["running"] += 1
-        elif content not in read:
+        elif not is_read:
             counts["waiting"] += drive in registered
         elif drive in quarantined:
             counts["quarantined"] += 1

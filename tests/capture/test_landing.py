@@ -211,3 +211,13 @@ def test_progress_counts_each_recording_once(home: Home) -> None:
         "published": 2,
         "quarantined": 1,
     }
+
+
+def test_what_a_larger_recording_holds_too_is_as_far_as_that_one(home: Home) -> None:
+    drive = DriveKey.of("car7", START)
+    for name, contents in (("part", {"a": b"a"}), ("whole", {"a": b"a", "b": b"b"}), ("late", {"c": b"c"})):
+        Manifest(drive, tuple(put_files(home.landing / name, contents)), {}).write(home.landing / name)
+    ids = {found.folder: found.manifest.recording_id for found in manifests(home.landing)}
+    key = str(drive)
+    counts = progress(home.landing, registered=[key], running=[], published=[key], quarantined=[], read=[ids["whole"]])
+    assert (counts["published"], counts["waiting"]) == (2, 1)
