@@ -2,7 +2,7 @@
 
 In: a seed, a start, a duration, a set-up, conditions, faults by name. Out: one MCAP file with ROS 2 messages that Foxglove and
 Rerun open, and, beside it, the truth about clocks and faults, which ingest never reads. The same arguments give the same bytes,
-with any number of threads. A drive is written as it is made: memory does not grow with it.
+with any number of threads. Images, points and labels are written as they are made; motion and stamps of all of it are in memory.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def write_drive(
             sweep = next(stream for stream in streams if stream.name == "lidar")
             for schedule in filter(messages.payload, schedules.values()):
                 schedule.thin(payload_every_s, sweep.offset_s + sweep.after_s)
-        with McapFile(path, _context(vehicle, setup, conditions, seed)) as target:
-            _write(target, list(schedules.values()), messages, threads or os.cpu_count() or 1, progress)
+        with McapFile(path, _context(vehicle, start, setup, conditions, seed)) as target:
+            _write(target, list(schedules.values()), clocks["logger"], messages, threads or os.cpu_count() or 1, progress)
     for fault in wanted:
         done[fault] |= faulty.on_file(fault, path, generator(seed, f"{fault}"))
 
@@ -120,8 +120,9 @@ def write_drive(
     return truth
 
 
-def _context(vehicle: str, setup: str, conditions: Conditions, seed: int) -> dict[str, str]:
-    """What the recording says of itself. The same vehicle always has the same hardware; firmware changes."""
+def _context(vehicle: str, start: datetime, setup: str, conditions: Conditions, seed: int) -> dict[str, str]:
+    """What the recording says of itself. The same vehicle always has the same hardware; firmware changes. start: the logger's
+    own may be wrong, and parts of a drive say which it is."""
     known = parameters()["vehicle"]
     return {
         "vehicle": vehicle,
@@ -130,22 +131,29 @@ def _context(vehicle: str, setup: str, conditions: Conditions, seed: int) -> dic
         "region": conditions.region,
         "light": conditions.light,
         "weather": conditions.weather,
+        "start": start.astimezone(UTC).isoformat(),
         "simulator": str(parameters()["version"]),
     }
 
 
 def _write(
-    target: McapFile, schedules: list[Schedule], messages: Messages, threads: int, progress: Progress | None
+    target: McapFile,
+    schedules: list[Schedule],
+    logger: Clock,
+    messages: Messages,
+    threads: int,
+    progress: Progress | None,
 ) -> None:
-    """In order of arrival. Payload is made by threads, some messages ahead of the writing."""
+    """In order of arrival, whatever the logger's clock shows. Payload is made by threads, some messages ahead of the writing."""
     owner = np.concatenate([np.full(schedule.number.size, number) for number, schedule in enumerate(schedules)])
     position = np.concatenate([np.arange(schedule.number.size) for schedule in schedules])
-    arrival = np.concatenate([schedule.t_host_ns for schedule in schedules])
+    arrival = np.concatenate([schedule.t_arrival_utc_ns for schedule in schedules])
     order = np.lexsort((position, owner, arrival))
+    host_ns = logger.shows(arrival[order]).tolist()
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[tuple[Schedule, int, Future[Message] | None]] = deque()
 
-        def made() -> Iterator[tuple[Schedule, int, Message]]:
+        def made() -> Iterator[tuple[Schedule, Message]]:
             for row in order.tolist():
                 schedule, at = schedules[owner[row]], int(position[row])
                 heavy = messages.payload(schedule)
@@ -155,12 +163,12 @@ def _write(
             while waiting:
                 yield _next()
 
-        def _next() -> tuple[Schedule, int, Message]:
+        def _next() -> tuple[Schedule, Message]:
             schedule, at, future = waiting.popleft()
-            return schedule, at, future.result() if future else messages.message(schedule, at)
+            return schedule, future.result() if future else messages.message(schedule, at)
 
-        for count, (schedule, at, (schema_name, data)) in enumerate(made(), start=1):
-            target.write(schedule.stream.topic, schema_name, data, int(schedule.t_host_ns[at]))
+        for count, (schedule, (schema_name, data)) in enumerate(made(), start=1):
+            target.write(schedule.stream.topic, schema_name, data, host_ns[count - 1])
             if progress:
                 progress(count, order.size)
 

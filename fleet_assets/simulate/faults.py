@@ -128,7 +128,7 @@ def _unknown(schedules: dict[str, Schedule]) -> Done:
     """A message a second, timed as the receiver's."""
     known = schedules["gnss"]
     stream = Stream("thermal", "/thermal", known.stream.rate_hz, known.stream.clock)
-    arrays = (known.number.copy(), known.t_device_ns.copy(), known.t_host_ns.copy())
+    arrays = (known.number.copy(), known.t_device_ns.copy(), known.t_arrival_utc_ns.copy())
     schedules[stream.name] = Schedule(stream, *arrays)
     return {"topic": stream.topic, "messages": known.number.size}
 
@@ -161,10 +161,10 @@ def _drops(schedule: Schedule, random: np.random.Generator) -> Done:
 
 def _bursts(schedule: Schedule, random: np.random.Generator) -> Done:
     """Every few seconds, arrivals of most of a second come together at its end."""
-    held, until = np.zeros(schedule.number.size, dtype=bool), int(schedule.t_host_ns[0]) + 1_000_000_000
-    while until < schedule.t_host_ns[-1]:
-        waits = (schedule.t_host_ns >= until - 800_000_000) & (schedule.t_host_ns < until)
-        schedule.t_host_ns[waits] = until + np.arange(int(waits.sum())) * 10_000
+    held, until = np.zeros(schedule.number.size, dtype=bool), int(schedule.t_arrival_utc_ns[0]) + 1_000_000_000
+    while until < schedule.t_arrival_utc_ns[-1]:
+        waits = (schedule.t_arrival_utc_ns >= until - 800_000_000) & (schedule.t_arrival_utc_ns < until)
+        schedule.t_arrival_utc_ns[waits] = until + np.arange(int(waits.sum())) * 10_000
         held |= waits
         until += int(random.integers(2_000, 5_000)) * 1_000_000
     return {"messages": int(held.sum())}
@@ -173,9 +173,9 @@ def _bursts(schedule: Schedule, random: np.random.Generator) -> Done:
 def _reordering(schedule: Schedule, random: np.random.Generator) -> Done:
     first = _some(schedule, random, 0.05)
     first = first[np.diff(first, prepend=-10) > 1]
-    swap = schedule.t_host_ns[first].copy()
-    schedule.t_host_ns[first] = schedule.t_host_ns[first + 1]
-    schedule.t_host_ns[first + 1] = swap
+    swap = schedule.t_arrival_utc_ns[first].copy()
+    schedule.t_arrival_utc_ns[first] = schedule.t_arrival_utc_ns[first + 1]
+    schedule.t_arrival_utc_ns[first + 1] = swap
     return {"messages": first.size}
 
 

@@ -35,13 +35,13 @@ class Schedule:
     stream: Stream
     number: np.ndarray
     t_device_ns: np.ndarray
-    t_host_ns: np.ndarray
+    t_arrival_utc_ns: np.ndarray
     broken: dict[str, np.ndarray] = field(default_factory=dict)
 
     def take(self, index: np.ndarray) -> None:
         """Keeps the messages of an index, in its order; a message may come twice."""
-        self.number, self.t_device_ns, self.t_host_ns = (
-            values[index] for values in (self.number, self.t_device_ns, self.t_host_ns)
+        self.number, self.t_device_ns, self.t_arrival_utc_ns = (
+            values[index] for values in (self.number, self.t_device_ns, self.t_arrival_utc_ns)
         )
         self.broken = {name: mask[index] for name, mask in self.broken.items()}
 
@@ -90,5 +90,5 @@ def plan(
     tick = np.repeat(ticks, stream.messages)
     t_utc_ns = t_start_ns + np.round((tick / stream.rate_hz + after_s) * 1e9).astype(np.int64)
     # On its way to the logger, no message of a stream overtakes another.
-    arrival = clocks["logger"].shows(np.maximum.accumulate(t_utc_ns + delays(random, tick.size)))
+    arrival = np.maximum.accumulate(t_utc_ns + delays(random, tick.size))
     return Schedule(stream, np.arange(tick.size, dtype=np.int64), clocks[stream.clock].shows(t_utc_ns), arrival)

@@ -18,7 +18,7 @@ from fleet_assets.lake.versions import DriveVersion, version_of
 from fleet_assets.synchronise.drive import INPUTS, OUTPUTS, synchronise_drive
 from fleet_assets.synchronise.policy import load_alignment
 
-CODE_VERSION = "6"
+CODE_VERSION = "7"
 _ACCEPTED = "ingest.drives"
 
 

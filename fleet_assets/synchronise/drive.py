@@ -20,6 +20,7 @@ from fleet_assets.synchronise.clock import NO_TIME, Evidence, Motion, estimate
 from fleet_assets.synchronise.clock_model import LAST_NS, ClockModel, Clocks, Stamps, on_reference
 from fleet_assets.synchronise.frames import Channel, Frames, ego_motion, key_frames, match, required
 from fleet_assets.synchronise.limits import Fault, broken_rules, out_of_bounds
+from fleet_assets.synchronise.logger import Followed, follow
 from fleet_assets.synchronise.phase import phase_of, reference_camera, with_phase
 from fleet_assets.synchronise.policy import Alignment, Policy, Source
 
@@ -40,7 +41,8 @@ def synchronise_drive(
     A drive that is out of bounds has rows in synchronise.quarantine, and neither frames nor matches.
     """
     rows = _by_stream(tables)
-    evidence = _evidence(rows, streams, alignment)
+    followed, gnss_time = _stamps_of(rows, streams)
+    evidence = _evidence(rows, followed.streams, gnss_time, alignment)
     key_stream = next((name for name in alignment.key_streams if name in evidence.streams), None)
     clocks = estimate(evidence, key_stream)
     channels = {name: _channel(table, streams[name], evidence.streams[name], clocks) for name, table in rows.items()}
@@ -49,7 +51,7 @@ def synchronise_drive(
     models = _with_phases(clocks.models, channels, alignment)
     constants = {"drive_id": drive_id, "day": day}
     found = {
-        "synchronise.clock_models": _rows("synchronise.clock_models", models, constants),
+        "synchronise.clock_models": _rows("synchronise.clock_models", followed.recorded(models), constants),
         FRAMES: pa.concat_tables([frame_rows for frame_rows, _ in made]),
         MATCHES: pa.concat_tables([match_rows for _, match_rows in made]),
     }
@@ -114,12 +116,24 @@ def _floats(table: pa.Table, name: str) -> np.ndarray:
     return np.asarray(table[name].to_numpy(), dtype=np.float64)
 
 
-def _evidence(rows: Mapping[str, pa.Table], streams: Mapping[str, StreamContract], alignment: Alignment) -> Evidence:
+def _stamps_of(
+    rows: Mapping[str, pa.Table], streams: Mapping[str, StreamContract]
+) -> tuple[Followed, dict[str, np.ndarray]]:
+    """Stamps, as if nobody had set the logger's clock, and the receivers' UTC."""
     stamps, gnss_time = {}, {}
     for name, table in rows.items():
         stamps[name] = Stamps(streams[name], _stamps(table, "t_device_ns"), _stamps(table, "t_host_ns"))
         if streams[name].kind == "gnss" and table["t_gnss_ns"].null_count < table.num_rows:
             gnss_time[name] = pc.fill_null(table["t_gnss_ns"], int(NO_TIME)).to_numpy()
+    return follow(stamps, gnss_time), gnss_time
+
+
+def _evidence(
+    rows: Mapping[str, pa.Table],
+    stamps: Mapping[str, Stamps],
+    gnss_time: Mapping[str, np.ndarray],
+    alignment: Alignment,
+) -> Evidence:
     motion, speed = (
         {source.stream: seen for source in alignment.ego[name] if (seen := _motion(source, rows, stamps)) is not None}
         for name in ("yaw_rate_radps", "speed_mps")

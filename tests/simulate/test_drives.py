@@ -118,6 +118,7 @@ def test_a_recording_tells_its_context(tmp_path: Path) -> None:
         "light": "day",
         "weather": "fog",
     }
+    assert info.context["start"] == START.isoformat()  # so that parts of it need not be told
     assert info.context["hardware"] == "sim-rig-2/default"
     assert info.context["firmware"] in ("4.1.0", "4.2.0")
 
@@ -283,6 +284,32 @@ def test_a_fault_can_be_aimed(tmp_path: Path) -> None:
     assert published(decoded) == {**SENT, "radar_polar": 84}
     row = streams(decoded)["imu"]
     assert row["gaps"] + row["backward_steps"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [7, 8, 9])
+def test_a_logger_that_is_set_while_it_records_changes_no_frame(seed: int, tmp_path: Path) -> None:
+    """Its stamps jump, and those of the sensors that share its clock; models and frames are the truth's all the same."""
+    decoded = decoded_with(tmp_path, "clock_jump:logger", seed=seed)
+    truth = json.loads((tmp_path / "made" / "a.truth.json").read_text())
+    assert abs(truth["faults"][0]["by_ns"]) >= 500 * MS
+    found = synchronised(decoded)
+    assert found["synchronise.quarantine"].num_rows == 0
+    for stream, models in clocks(found).items():
+        true = truth["clocks"][truth["streams"][stream]["clock"]]
+        assert len(models) == len(true), stream
+        for model, segment in zip(models, true, strict=True):
+            told, is_so = (
+                row["offset_ns"] + row["skew_ppm"] * 1e-6 * (model["t_from_ns"] - row["t_anchor_ns"])
+                for row in (model, segment)
+            )
+            assert told == pytest.approx(is_so, abs=MS), stream
+    undisturbed = synchronised(decoded_with(tmp_path / "clean", seed=seed))
+    for policy in ("offline", "causal"):
+        ours, theirs = frames(found, policy), frames(undisturbed, policy)
+        assert [row["complete"] for row in ours] == [row["complete"] for row in theirs]
+        for name, off in (("t_ns", MS), ("speed_mps", 0.05), ("yaw_rate_radps", 0.01), ("latitude_deg", 1e-6)):
+            assert [row[name] for row in ours] == pytest.approx([row[name] for row in theirs], abs=off), (policy, name)
 
 
 def test_faults_come_together(tmp_path: Path) -> None:
