@@ -177,8 +177,9 @@ class _Run:
         if summary is not None:  # chunks are passed over, and with them their declarations
             self._channels.topics.update(summary.channels.topics)
         self._places = {chunk.offset: chunk.channels for chunk in summary.chunks} if summary else {}
-        self._pending: dict[str, list[pa.Table]] = {}
-        self._rows: dict[str, int] = {}
+        # By topic and kind: channels of one topic may carry different things.
+        self._pending: dict[tuple[str, str], list[pa.Table]] = {}
+        self._rows: dict[tuple[str, str], int] = {}
         self._delivered: dict[str, int] = {}
         self._seen: dict[int, int] = {}
 
@@ -253,9 +254,9 @@ class _Run:
                 columns |= _where(section, part, topic.schema_name)
             table = batch_table(kind, columns, keep, first=self._delivered.get(topic.name, 0))
             self._delivered[topic.name] = self._delivered.get(topic.name, 0) + table.num_rows
-            self._pending.setdefault(topic.name, []).append(table)
-            self._rows[topic.name] = self._rows.get(topic.name, 0) + table.num_rows
-            if self._rows[topic.name] >= _FLUSH_ROWS:
+            self._pending.setdefault((topic.name, kind), []).append(table)
+            self._rows[topic.name, kind] = self._rows.get((topic.name, kind), 0) + table.num_rows
+            if self._rows[topic.name, kind] >= _FLUSH_ROWS:
                 yield from self._flush(topic.name, kind)
 
     def payloads(self, section: Section) -> Iterator[Payload]:
@@ -279,15 +280,14 @@ class _Run:
                 self._log.add(topic.name, str(error), f"byte {section.at}")
 
     def _flush(self, name: str, kind: str) -> Iterator[Batch]:
-        table = pa.concat_tables(self._pending.pop(name)).combine_chunks()
-        self._rows[name] = 0
+        table = pa.concat_tables(self._pending.pop((name, kind))).combine_chunks()
+        self._rows[name, kind] = 0
         for start in range(0, table.num_rows, BATCH_ROWS):
             yield Batch(name, kind, table.slice(start, BATCH_ROWS))
 
     def flush(self) -> Iterator[Batch]:
-        kinds = {topic.name: kind_of(topic) for topic in self._channels.topics.values()}
-        for name in list(self._pending):
-            yield from self._flush(name, kinds[name] or "")
+        for name, kind in list(self._pending):
+            yield from self._flush(name, kind)
 
     def account_for(self, scan: McapScan) -> None:
         """Messages that damage has taken, by topic: as their indexes tell, and as the summary counted them."""

@@ -20,11 +20,13 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from formats.sample import Sample
 from formats.sample_bags import split, write_rosbag1
 from formats.sample_drive import counts, drive
+from formats.sample_foxglove import mcap_json, mcap_protobuf
 from formats.samples import SAMPLES, write_mcap
 from mcap.writer import CompressionType
 
@@ -53,7 +55,13 @@ def plain_bag(root: Path) -> Sample:
     return Sample(RosBag1Reader, RecordingFiles(root, ("drive.bag",)), main="drive.bag", **split(messages))
 
 
-TARGETS: dict[str, Callable[[Path], Sample]] = {**SAMPLES, "mcap_plain": plain_mcap, "rosbag1_plain": plain_bag}
+TARGETS: dict[str, Callable[[Path], Sample]] = {
+    **SAMPLES,
+    "mcap_plain": plain_mcap,
+    "mcap_protobuf_plain": partial(mcap_protobuf, chunked=False),
+    "mcap_json_plain": partial(mcap_json, chunked=False),
+    "rosbag1_plain": plain_bag,
+}
 
 
 # ---- damage ----------------------------------------------------------------------------------------------------------
@@ -150,6 +158,9 @@ class Recording:
                 self._write(name, damaged(self.originals[self.sample.main], chance))
                 names.append(name)
             names.remove(self.sample.main)
+            if names[: -self.many] and chance.random() < 0.1:  # and what they are read with
+                name = chance.choice(names[: -self.many])
+                self._write(name, damaged(self.originals[name], chance))
             return RecordingFiles(self.sample.files.root, tuple(names))
         if len(names) > 1 and chance.random() < 0.3:
             self._rearrange(names, chance)

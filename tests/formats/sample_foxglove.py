@@ -108,11 +108,13 @@ def as_json(schema: str, t_ns: int, content: dict[str, Any]) -> bytes:
     return json.dumps({"timestamp": {"sec": sec, "nsec": nsec}, **plain}).encode()
 
 
-def write(path: Path, encoding: str, *, compression: CompressionType = CompressionType.ZSTD) -> None:
+def write(
+    path: Path, encoding: str, *, compression: CompressionType = CompressionType.ZSTD, chunked: bool = True
+) -> None:
     """Host stamps are 3 ms late."""
     classes = protobuf_classes() if encoding == "protobuf" else {}
     with open(path, "wb") as file:
-        writer = Writer(file, chunk_size=4_000, compression=compression)
+        writer = Writer(file, chunk_size=4_000, compression=compression, use_chunking=chunked)
         writer.start("", library="test")
         channels: dict[str, int] = {}
         for topic, schema, t_ns, content in messages():
@@ -127,13 +129,13 @@ def write(path: Path, encoding: str, *, compression: CompressionType = Compressi
         writer.finish()
 
 
-def mcap_protobuf(root: Path) -> Sample:
-    write(root / "drive.mcap", "protobuf")
+def mcap_protobuf(root: Path, *, chunked: bool = True) -> Sample:
+    write(root / "drive.mcap", "protobuf", chunked=chunked)
     rows = {**ROWS, "/camera/front": 20}
     return Sample(McapReader, RecordingFiles(root, ("drive.mcap",)), rows, "drive.mcap")
 
 
-def mcap_json(root: Path) -> Sample:
-    write(root / "drive.mcap", "json")
+def mcap_json(root: Path, *, chunked: bool = True) -> Sample:
+    write(root / "drive.mcap", "json", chunked=chunked)
     files = RecordingFiles(root, ("drive.mcap",))
     return Sample(McapReader, files, ROWS, "drive.mcap", payloads={"/camera/front": 20})

@@ -49,13 +49,13 @@ def write_mcap(
         writer.start("ros2", library="test")
         writer.add_metadata("fleet", {"vehicle": "demo1", "weather": "fog", **(metadata or {})})
         schemas: dict[str, int] = {}
-        channels: dict[str, int] = {}
+        channels: dict[tuple[str, str], int] = {}
         for message in messages:
-            if message.topic not in channels:
+            if (channel := (message.topic, message.schema)) not in channels:
                 if message.schema not in schemas:
                     schemas[message.schema] = writer.register_schema(message.schema, "ros2msg", b"")
-                channels[message.topic] = writer.register_channel(message.topic, encoding, schemas[message.schema])
-            writer.add_message(channels[message.topic], message.t_host_ns, message.data, message.t_host_ns - 1)
+                channels[channel] = writer.register_channel(message.topic, encoding, schemas[message.schema])
+            writer.add_message(channels[channel], message.t_host_ns, message.data, message.t_host_ns - 1)
         writer.finish()
     return path
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -333,6 +334,19 @@ def test_seeking_reads_only_what_is_wanted(tmp_path: Path) -> None:
     assert tables["/imu"]["t_host_ns"].to_pylist() == [
         m.t_host_ns for m in messages if m.topic == "/imu" and m.t_host_ns >= middle
     ]
+
+
+def test_channels_of_one_topic_may_carry_different_things(tmp_path: Path) -> None:
+    sent = drive(2.0)
+    one_topic = [replace(m, topic="/imu") if m.topic == "/gnss" else m for m in sent]
+    assert one_topic != sent
+    write_mcap(tmp_path / "a.mcap", one_topic)
+    reader = McapReader(RecordingFiles(tmp_path, ("a.mcap",)))
+    found: dict[str, int] = {}
+    for batch in reader.read(topics=["/imu"]):
+        found[batch.kind] = found.get(batch.kind, 0) + batch.table.num_rows
+    assert found == {"imu": counts(sent)["/imu"], "gnss": counts(sent)["/gnss"]}
+    assert reader.refusals == []
 
 
 def test_batches_follow_rows_and_not_chunks(tmp_path: Path) -> None:
