@@ -15,7 +15,7 @@ PER_DRIVE = (
     (
         _condition.missing().newly_true().with_label("newly_missing")
         | _condition.any_deps_updated()
-        | _condition.code_version_changed()  # contracts and policy are part of it
+        | _condition.code_version_changed()  # contracts and policy are part of it, but for ingest
     ).since(_condition.newly_requested() | _condition.newly_updated())
     & ~_condition.any_deps_in_progress()
     & ~_condition.in_progress()
