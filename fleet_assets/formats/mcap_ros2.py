@@ -1,8 +1,8 @@
 """MCAP with messages of ROS 2 (CDR), of protobuf, or in JSON, indexed in place.
 
-In: one `.mcap` file, in whatever state. Out: signal batches, decoded; for camera, LiDAR and radar, where each message lies;
-its schema_name says what it is. Only images in JSON are no use where they lie: a file with such is rewritten.
-Device stamps are the headers', host stamps the log times (publish times where a recorder set none).
+In: one `.mcap` file, in whatever state; a licence may lie beside it. Out: signal batches, decoded; for camera, LiDAR and radar,
+where each message lies; its schema_name says what it is. Only images in JSON are no use where they lie: a file with such is
+rewritten. Device stamps are the headers', host stamps the log times (publish times where a recorder set none).
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class McapReader:
     format: ClassVar[str] = "mcap_ros2"
 
     def __init__(self, files: RecordingFiles) -> None:
-        (self._path,) = files.paths()
+        (name,) = files.records()
+        self._path = files.root / name
         # One account per pass, so that a pass that is repeated does not count twice.
         self._payload_log, self._log = Refusals(), Refusals()
 
@@ -63,7 +64,8 @@ class McapReader:
 
     @classmethod
     def sniff(cls, files: RecordingFiles) -> bool:
-        return len(files.names) == 1 and head(files.root / files.names[0], len(MAGIC)) == MAGIC
+        """One file; several are read as those of a bag."""
+        return [head(files.root / name, len(MAGIC)) for name in files.records()] == [MAGIC]
 
     @cached_property
     def _summary(self) -> Summary | None:
@@ -346,7 +348,7 @@ def _as_ros2(topic: Topic, t_host_ns: int, message: bytes) -> Payload:
     if topic.encoding == "cdr":
         return Payload(topic.name, device_stamp(message), t_host_ns, topic.schema_name, message)
     if topic.encoding != "json":
-        raise ValueError(f"{topic.encoding} is not rewritten, and payload in JSON in the same file has to be")
+        raise ValueError(f"payload in {topic.encoding} is not rewritten, as it has to be beside JSON or further files")
     try:
         data, t_device_ns = image(message)
     except ValueError as error:

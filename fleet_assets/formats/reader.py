@@ -6,12 +6,13 @@ by entry point (group `fleet_assets.formats`), so that others can add theirs, an
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import entry_points
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from fleet_assets.errors import FleetError
 
 BATCH_ROWS = 65_536
 PAYLOAD_KINDS = ("camera", "lidar", "radar")
+_FOR_PEOPLE = re.compile("LICENSE|README")
 
 _STAMPS = [("sequence", pa.int64()), ("t_device_ns", pa.int64()), ("t_host_ns", pa.int64())]
 _WHERE = ["chunk_offset", "chunk_length", "chunk_size"]
@@ -107,6 +109,10 @@ class RecordingFiles:
     def paths(self, suffix: str = "") -> list[Path]:
         """Files whose name ends so (case does not matter), in order of name."""
         return [self.root / name for name in sorted(self.names) if name.lower().endswith(suffix)]
+
+    def records(self) -> list[str]:
+        """Names without a licence and what is to be read by people; of one file alone, whatever it is called."""
+        return [name for name in self.names if len(self.names) == 1 or not _FOR_PEOPLE.match(PurePosixPath(name).name)]
 
 
 @dataclass(frozen=True)
@@ -202,8 +208,8 @@ class Payload:
 class Reader(Protocol):
     """One format. Refusals grow while reading, and start anew with each pass; read = delivered + refused.
 
-    payload_in_place: camera, LiDAR and radar batches say where the bytes lie in the (only) file; otherwise `payloads`
-    gives the bytes, to be rewritten as MCAP once.
+    payload_in_place: camera, LiDAR and radar batches say where the bytes lie in the (only) file of `RecordingFiles.records`;
+    otherwise `payloads` gives the bytes, to be rewritten as MCAP once.
     """
 
     format: ClassVar[str]
@@ -232,13 +238,15 @@ class Reader(Protocol):
     ) -> Iterator[Batch]:
         """Records of the topics (all) with t_from_ns <= stamp < t_to_ns; sequences count what this call delivers.
 
-        The stamp is the host's, which the topics of a recording share; the device's where a record has no host stamp.
+        The stamp is the host's, which the topics of a recording share; the device's where a record has no host stamp. A format
+        with an index (MCAP, ROS 2 bags) seeks to topics and times; the others read on and leave out what is not asked for.
         Raises Unreadable when the content is broken beyond use.
         """
         ...
 
     def payloads(self) -> Iterator[Payload]:
-        """Messages of the payload topics in order of their stamps; nothing if payload_in_place."""
+        """Messages of the payload topics in order of their stamps; nothing if payload_in_place. All of them, always: they are
+        asked for once, to be rewritten, and whoever wants some reads what was rewritten."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""ROS 2 bags: a folder with `metadata.yaml` and SQLite or MCAP files.
+"""ROS 2 bags: a folder with `metadata.yaml` and SQLite or MCAP files; and other recordings that are several MCAP files.
 
 In: such a folder. Out: signals, decoded; cameras, LiDAR and radar as payload, to be rewritten as one MCAP file. Host stamps are
 those of the recorder, device stamps the headers'. Of the YAML only single lines are looked at, and none of it is interpreted, so
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections import ChainMap
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -54,11 +55,12 @@ class RosBag2Reader(Accounted):
 
     @classmethod
     def sniff(cls, files: RecordingFiles) -> bool:
-        """A database, or MCAP files beside a rosbag2's metadata."""
+        """A database, MCAP files beside a rosbag2's metadata, or several MCAP files."""
         heads = [head(files.root / name, 32) for name in files.names]
         databases = any(content.startswith(SQLITE_MAGIC) for content in heads)
         described = any(content.startswith(b"rosbag2_bagfile_information:") for content in heads)
-        return databases or (described and any(content.startswith(MCAP_MAGIC) for content in heads))
+        mcap_files = sum(content.startswith(MCAP_MAGIC) for content in heads)
+        return databases or mcap_files > 1 or (described and mcap_files == 1)
 
     @cached_property
     def _settings(self) -> dict[str, str]:
@@ -89,9 +91,11 @@ class RosBag2Reader(Accounted):
         return found
 
     def info(self) -> RecordingInfo:
-        """t_start_ns: of the first message."""
-        first = [t_ns for storage in self._storages if (t_ns := storage.t_first_ns()) is not None]
-        return RecordingInfo(None, min(first, default=None), {})
+        """t_start_ns: of the first message. Vehicle and context: of the first MCAP file that says so."""
+        told = [storage.info() for storage in self._storages]
+        first = [info.t_start_ns for info in told if info.t_start_ns is not None]
+        vehicle = next((info.vehicle for info in told if info.vehicle), None)
+        return RecordingInfo(vehicle, min(first, default=None), dict(ChainMap(*(dict(info.context) for info in told))))
 
     def channels(self) -> list[Channel]:
         found: dict[str, Channel] = {}
@@ -140,8 +144,8 @@ class _Mcap:
         self.name = name
         self._reader = McapReader(RecordingFiles(root, (name,)))
 
-    def t_first_ns(self) -> int | None:
-        return self._reader.info().t_start_ns
+    def info(self) -> RecordingInfo:
+        return self._reader.info()
 
     def channels(self) -> list[Channel]:
         return self._reader.channels()
@@ -199,13 +203,13 @@ class _Database:
             if isinstance(number, int) and all(isinstance(text, str) for text in (name, schema_name, encoding))
         }
 
-    def t_first_ns(self) -> int | None:
+    def info(self) -> RecordingInfo:
         try:
             with closing(self._open()) as connection:
                 found = connection.execute("SELECT min(timestamp) FROM messages").fetchone()[0]
-                return found if isinstance(found, int) and found >= 0 else None
+                return RecordingInfo(t_start_ns=found if isinstance(found, int) and found >= 0 else None)
         except sqlite3.Error:
-            return None
+            return RecordingInfo()
 
     def channels(self) -> list[Channel]:
         try:

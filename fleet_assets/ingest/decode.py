@@ -170,8 +170,10 @@ class _Decoder:
     def _passes(self, reader: Reader, recording: _Recording) -> Iterator[tuple[Reader, Iterator[Batch]]]:
         """The reader itself; and, for a container that is not byte-addressable, its payload as MCAP."""
         if reader.payload_in_place:
-            file = recording.manifest.files[0]
-            self._object(recording, file.sha256, self.landing / recording.folder / file.path)
+            folder = self.landing / recording.folder
+            by_name = {file.path: file for file in recording.manifest.files}
+            (name,) = RecordingFiles(folder, tuple(by_name)).records()
+            self._object(recording, by_name[name].sha256, folder / name)
             yield reader, reader.read()
             return
         channels = reader.channels()

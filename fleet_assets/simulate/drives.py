@@ -111,7 +111,9 @@ def write_drive(
             for schedule in filter(messages.payload, schedules.values()):
                 schedule.thin(payload_every_s, sweep.offset_s + sweep.after_s)
         with McapFile(path, _context(vehicle, start, setup, conditions, seed)) as target:
-            _write(target, list(schedules.values()), clocks["logger"], messages, threads or os.cpu_count() or 1, progress)
+            _write(
+                target, list(schedules.values()), clocks["logger"], messages, threads or os.cpu_count() or 1, progress
+            )
     for fault in wanted:
         done[fault] |= faulty.on_file(fault, path, generator(seed, f"{fault}"))
 

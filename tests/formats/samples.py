@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from formats.sample import T0_NS, Sample, png
-from formats.sample_bags import rosbag1, rosbag2_mcap, rosbag2_sqlite
+from formats.sample_bags import rosbag1, rosbag2_mcap, rosbag2_sqlite, split
 from formats.sample_drive import Message, counts, drive
 from formats.sample_folders import comma2k19, kitti_raw, kitti_tracking
 from formats.sample_foxglove import mcap_json, mcap_protobuf
@@ -21,6 +22,7 @@ from fleet_assets.formats.mcap_ros2 import McapReader
 from fleet_assets.formats.mf4 import Mf4Reader
 from fleet_assets.formats.radiate import RadiateReader
 from fleet_assets.formats.reader import RecordingFiles
+from fleet_assets.formats.rosbag2 import RosBag2Reader
 
 
 def write_mcap(
@@ -64,6 +66,23 @@ def mcap(root: Path) -> Sample:
     messages = drive()
     write_mcap(root / "drive.mcap", messages)
     return Sample(McapReader, RecordingFiles(root, ("drive.mcap",)), counts(messages), "drive.mcap")
+
+
+def mcap_beside_a_licence(root: Path) -> Sample:
+    (root / "LICENSE").write_text("CC BY 4.0\n")
+    found = mcap(root)
+    return replace(found, files=RecordingFiles(root, ("LICENSE", "drive.mcap")))
+
+
+def mcap_files(root: Path) -> Sample:
+    """A recording that its logger split, drive_10 behind drive_9."""
+    messages = drive()
+    half = len(messages) // 2
+    names = ("drive_9.mcap", "drive_10.mcap")
+    for name, part in zip(names, (messages[:half], messages[half:]), strict=True):
+        write_mcap(root / name, part)
+    (root / "README.md").write_text("A drive.\n")
+    return Sample(RosBag2Reader, RecordingFiles(root, (*names, "README.md")), main=names[0], **split(messages))
 
 
 GPS_IMU_TEXT = """55.9,-3.3,209.25
@@ -207,6 +226,8 @@ def mf4(root: Path) -> Sample:
 
 SAMPLES: dict[str, Callable[[Path], Sample]] = {
     "mcap": mcap,
+    "mcap_beside_a_licence": mcap_beside_a_licence,
+    "mcap_files": mcap_files,
     "mcap_protobuf": mcap_protobuf,
     "mcap_json": mcap_json,
     "radiate": radiate,

@@ -21,6 +21,7 @@ from ingest.decoding import START, decode, decode_landed, faults, ledger, reason
 
 from fleet_assets.capture.deliver import deliver
 from fleet_assets.contracts.loader import load_streams
+from fleet_assets.contracts.model import NOT_PERSONAL
 from fleet_assets.formats import ros2
 from fleet_assets.ingest.batch import TABLES
 from fleet_assets.ingest.decode import WHOLE_RECORDING, DecodedDrive
@@ -318,6 +319,53 @@ def test_an_overlap_that_differs_is_a_conflict(tmp_path: Path) -> None:
     assert_nothing_is_published(decoded)
     assert faults(decoded) == {"recordings agree": "conflict: recordings of the same time differ in 1 records of imu"}
     assert tables(decoded)["ingest.recordings"].num_rows == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "told", "broken"),
+    [
+        ({}, ("raw", "fleet region"), set()),
+        ({"retention_class": "permanent", "residency_region": "japan"}, ("permanent", "japan"), set()),
+        ({"retention_class": "for ever"}, None, {"retention class is known"}),
+        ({"residency_region": "EU; DROP"}, None, {"residency region is well formed"}),
+    ],
+    ids=["as the contracts say", "as the recording says", "no class", "no region"],
+)
+def test_what_may_be_done_with_a_drive(
+    said: dict[str, str], told: tuple[str, str] | None, broken: set[str], tmp_path: Path
+) -> None:
+    decoded = decode(tmp_path, write_mcap(tmp_path / "a.mcap", plain(), metadata=said))
+    assert set(faults(decoded)) == broken
+    if told is None:
+        return assert_nothing_is_published(decoded)
+    (drive,) = tables(decoded)["ingest.drives"].to_pylist()
+    assert (drive["retention_class"], drive["residency_region"]) == told
+    of_streams = {load_streams()[name].personal_data for name in STREAM_OF.values()}
+    assert set(drive["personal_data"]) == of_streams - {NOT_PERSONAL} != set()
+    return None
+
+
+def test_a_licence_beside_a_recording_is_no_record(tmp_path: Path) -> None:
+    recorded(tmp_path / "card" / "drive.mcap")
+    (tmp_path / "card" / "LICENSE").write_text("CC BY 4.0")
+    decoded = decode(tmp_path, tmp_path / "card")
+    (path,) = decoded.objects.values()
+    assert path.name == "drive.mcap"  # in place: it is the object that goes to the lake
+    assert ledger(decoded)["lidar"]["published_rows"] == counts(plain())["/lidar"]
+
+
+def test_a_recording_that_its_logger_split_is_one(tmp_path: Path) -> None:
+    messages = plain()
+    for number, part in enumerate((messages[:900], messages[900:])):
+        recorded(tmp_path / "card" / f"drive_{number}.mcap", part)
+    decoded = decode(tmp_path, tmp_path / "card", vehicle=None)
+    assert decoded.item.drive_id.startswith("demo1--")  # as the first file says
+    assert {row["stream"]: row["published_rows"] for row in ledger(decoded).values()} == {
+        STREAM_OF[topic]: count for topic, count in counts(messages).items()
+    }
+    (row,) = tables(decoded)["ingest.recordings"].to_pylist()
+    assert len(row["files"]) == 2
+    assert set(tables(decoded)["ingest.messages"]["object"].to_pylist()) == {row["object"]}
 
 
 def test_one_broken_recording_quarantines_its_drive_and_is_named(tmp_path: Path) -> None:
