@@ -100,13 +100,29 @@ def refresh(releases: Releases, now: datetime | None = None) -> Published:
 
 
 def advance(releases: Releases, now: datetime | None = None) -> Published | None:
-    """Publishes the oldest release that has enough signatures; else refreshes. None while the channel is empty and nothing was
-    approved."""
-    approvals = {id_: releases.approval(id_) for id_ in releases.ids()}
-    approved = [id_ for id_, one in approvals.items() if one is not None and not progress(releases, id_, one).missing]
-    if approved:  # what else was signed is for the same version, and must be signed anew
-        return publish(releases, approved[0], now)
-    return refresh(releases, now) if releases.published() else None
+    """Publishes the oldest release that has enough signatures and can be published; else refreshes. None while the channel is
+    empty and nothing was approved.
+
+    Raises FleetError for the first that could not be published, when all else is done: vehicles refuse a channel that is not
+    kept current, whatever the reason.
+    """
+    failed: list[tuple[str, FleetError]] = []
+    for id_ in releases.ids():
+        try:
+            approval = releases.approval(id_)
+            if approval is not None and not progress(releases, id_, approval).missing:
+                published: Published | None = publish(releases, id_, now)
+                break  # what else was signed is for the same version, and must be signed anew
+        except FleetError as error:
+            failed.append((id_, error))
+    else:
+        published = refresh(releases, now) if releases.published() else None
+    if failed:
+        id_, error = failed[0]
+        raise FleetError(
+            f"{id_[:12]} was not published: {error.what}", where=error.where, remedy=error.remedy
+        ) from error
+    return published
 
 
 def _point_to(releases: Releases, targets: Metadata[Any], now: datetime | None) -> Published:

@@ -90,8 +90,9 @@ class Releases:
         return self.candidate(id_) / name
 
     def ids(self) -> list[str]:
-        """Of all releases, the oldest first."""
-        found = [path.name for path in (self.folder / "candidates").glob("*") if _ID.fullmatch(path.name)]
+        """Of all releases whose archive is there, the oldest first."""
+        archives = (self.folder / "candidates").glob(f"*/{ARCHIVE}")
+        found = [path.parent.name for path in archives if _ID.fullmatch(path.parent.name)]
         return sorted(found, key=lambda id_: (self.archive(id_).stat().st_mtime_ns, id_))
 
     def find(self, text: str) -> str:
