@@ -68,7 +68,8 @@ def _of_the_whole(old: Gate, new: Gate) -> Iterator[tuple[str, bool]]:
         looser = new.match_radius_m > old.match_radius_m
         yield f"match radius {old.match_radius_m:g} m -> {new.match_radius_m:g} m", looser
     if old.distance_m != new.distance_m:
-        yield f"distance bands {_bands(old)} -> {_bands(new)}", new.distance_m[-1] < old.distance_m[-1]
+        less = new.distance_m[0] > old.distance_m[0] or new.distance_m[-1] < old.distance_m[-1]
+        yield f"distance bands {_bands(old)} -> {_bands(new)}", less
     if old.equal_precision_ppm != new.equal_precision_ppm:
         yield f"equal precision {_share(old.equal_precision_ppm)} -> {_share(new.equal_precision_ppm)}", False
 

@@ -130,6 +130,7 @@ LOOSENED = {
     f"{PEDESTRIAN}, light=day: limit 0.57 -> 0.56": ("limit: 0.57", "limit: 0.56"),
     "level 0.05 -> 0.1": ("level: 0.05", "level: 0.1"),
     "match radius 2 m -> 3 m": ("match_radius_m: 2", "match_radius_m: 3"),
+    "distance bands 0/15/30/48 -> 15/30/48": ("[0, 15, 30, 48]", "[15, 30, 48]"),
     "vehicle precision, weather=clear: at least 12 drives and 100 positives -> 11 drives and 100 positives":
         ("drives: 12", "drives: 11"),
     "vehicle recall, motion=standing: no longer judged": ("motion: each", "motion: moving"),
