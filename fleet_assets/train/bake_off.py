@@ -75,7 +75,9 @@ def bake_off(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=budget.recipe.seed))
+    # What is asked after the first trial of each form is learned from them: by default the first ten would be at random.
+    sampler = optuna.samplers.TPESampler(seed=budget.recipe.seed, n_startup_trials=len(budget.forms))
+    study = optuna.create_study(sampler=sampler)
     for form in budget.forms:
         study.enqueue_trial({
             "form": form, "learning_rate": budget.recipe.learning_rate, "dropout": budget.recipe.dropout,

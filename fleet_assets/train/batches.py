@@ -103,7 +103,12 @@ def rows_of_step(frames: int, batch: int, seed: int, step: int) -> np.ndarray:
 
 
 def earlier_frames(frames: FrameSet, rows: np.ndarray, lag: Lag) -> np.ndarray:
-    """int64 [rows]: the row of the earlier frame of the same drive that a frame remembers, -1 where there is none."""
+    """int64 [rows]: the row of the earlier frame of the same drive that a frame remembers, -1 where there is none.
+
+    By time alone, as the vehicle does: a silence longer than the lag allows is not bridged, a shorter one is. Where a clock was
+    set, times here are those of the drive's reference clock and go on; the vehicle goes by its sensor's, and remembers nothing
+    there unless the clock went on by little.
+    """
     if not len(frames):
         return np.zeros(0, dtype=np.int64)
     since_ns = frames.t_ns - frames.t_ns[np.searchsorted(frames.drive, frames.drive)]

@@ -22,6 +22,7 @@ from fleet_assets.edge.memory import MEMORY_INPUTS, MEMORY_OUTPUTS, nothing
 from fleet_assets.edge.model import DESCRIPTION, FORMAT, GOLDEN, MODEL, Model, sigmoid
 from fleet_assets.edge.objects import CLASSES, Objects
 from fleet_assets.edge.rig import Rig
+from fleet_assets.errors import FleetError
 from fleet_assets.train.batches import (
     LEAST_JUDGING,
     batch_of,
@@ -40,6 +41,8 @@ _GOLDEN_FRAMES, _CALIBRATION_FRAMES = 4, 128
 # How far a score may be off the golden ones on another machine: seven-bit weights do not saturate on any instruction set, what is
 # left is the order of sums.
 TOLERANCE = 0.02
+# From PyTorch: of full precision any score, of int8 the mean.
+FULL_TOLERANCE, QUANTISED_TOLERANCE = 1e-3, 0.02
 _PIECE = 64
 
 
@@ -51,6 +54,16 @@ class Parity:
     full_mean: float
     quantised_max: float
     quantised_mean: float
+
+    def check(self) -> None:
+        """Raises FleetError beyond FULL_TOLERANCE or QUANTISED_TOLERANCE."""
+        if not (self.full_max <= FULL_TOLERANCE and self.quantised_mean <= QUANTISED_TOLERANCE):
+            raise FleetError(
+                f"ONNX computes something else than PyTorch: a score is off by {self.full_max:.2g}, int8 by "
+                f"{self.quantised_mean:.2g} on the mean",
+                where=f"allowed {FULL_TOLERANCE:g} and {QUANTISED_TOLERANCE:g}",
+                remedy="Train anew; if it stays so, report the versions of torch, onnx and onnxruntime.",
+            )
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,7 @@ def export(
 ) -> Exported:
     """Writes the artefact into a folder that is there or not. frames: of training, by some of which int8 is scaled.
     validation: by which confidence is calibrated and thresholds are chosen, through the artefact itself. Raises FleetError if a
-    form remembers and too few of them have an earlier frame."""
+    form remembers and too few of them have an earlier frame, or ONNX does not compute what PyTorch does."""
     refuse_without_memory(validation, fitted.model.lag, LEAST_JUDGING)
     folder.mkdir(parents=True, exist_ok=True)
     scaled_by = _spread(len(frames), _CALIBRATION_FRAMES)
@@ -89,6 +102,7 @@ def export(
         full_bytes, quantised_bytes = full.stat().st_size, small.stat().st_size
         golden = _inputs(fitted, validation, _spread(len(validation), _GOLDEN_FRAMES))
         parity = _parity(fitted, golden, full, small)
+        parity.check()
         (folder / MODEL).write_bytes((small if quantised else full).read_bytes())
     about = {
         **versions, "recipe": fitted.recipe.__dict__, "training": fitted.fingerprint, "weights": weights_hash(fitted.model),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +25,21 @@ def test_onnx_computes_what_pytorch_does(tiny: Tiny) -> None:
     assert parity.full_max < 1e-4
     assert parity.quantised_mean < 0.01
     assert tiny.exported.quantised_bytes < tiny.exported.full_bytes
+    for off in (replace(parity, full_max=0.01), replace(parity, quantised_mean=0.1), replace(parity, full_max=np.nan)):
+        with pytest.raises(FleetError, match="something else than PyTorch"):
+            off.check()
 
 
 def test_it_finds_what_it_was_shown(tiny: Tiny) -> None:
-    """Forty steps are enough to find most vehicles of the drive that they were taken from."""
+    """Forty steps are enough to be surer of what is a vehicle than of what is none, in the drives that they were taken from."""
     model = Model.open(tiny.exported.folder)
     found = detections(model, tiny.frames, every=True)
     assert (np.diff(found.frame) >= 0).all()
     assert found.frame.max() < len(tiny.frames)
-    vehicles = found.only((found.class_id == 0) & (found.confidence > np.median(found.confidence[found.class_id == 0])))
-    assert (
-        hits(vehicles, tiny.frames.truth).mean()
-        > 2 * hits(found.only(found.class_id == 0), tiny.frames.truth).mean() - 1
-    )
+    vehicles = found.only(found.class_id == CLASSES.index("vehicle"))
+    hit = hits(vehicles, tiny.frames.truth)
+    surest = vehicles.confidence >= np.sort(vehicles.confidence)[-hit.sum()]
+    assert hit[surest].mean() > 2 * hit.mean()
 
 
 def test_frames_are_judged_one_by_one_and_together_alike(tiny: Tiny) -> None:
