@@ -7,6 +7,7 @@ learned. Peer of the trace: unpacking the archive and reading it there. Floor of
 from __future__ import annotations
 
 import hashlib
+import platform
 import shutil
 import time
 import zlib
@@ -23,7 +24,7 @@ from fleet_assets.edge.delta import patched
 from fleet_assets.edge.feed import LIVE
 from fleet_assets.edge.floor import Floor
 from fleet_assets.edge.objects import CLASSES, Objects
-from fleet_assets.edge.payload import BOUND_ARTEFACT, BOUND_FEATURES, artefact_sha256, unpack
+from fleet_assets.edge.payload import BOUND_ARTEFACT, BOUND_FEATURES, BOUND_MACHINE, artefact_sha256, unpack
 from fleet_assets.edge.vehicle import Vehicle
 from fleet_assets.evaluate.evidence import NOMINAL, Evidence
 from fleet_assets.evaluate.gate import Judgement
@@ -202,7 +203,7 @@ def _evaluation(folder: Path, model: Path, bundle: Manifest) -> None:
     gate = load_gate(gate_path("demo"))
     bound_to = {
         BOUND_ARTEFACT: artefact_sha256(model), BOUND_FEATURES: bundle.id, EVIDENCE: evidence_sha256(evidence),
-        BOUND_DATASET: "c0ffee",
+        BOUND_DATASET: "c0ffee", BOUND_MACHINE: platform.machine(),
     }  # fmt: skip
     verdict = Judgement(gate, evidence).verdict(candidates_judged=1, bound_to=bound_to)
     write_record(folder, gate, evidence, verdict)

@@ -38,7 +38,7 @@ REQUIRED = (
     *(f"{MODEL}/{name}" for name in MODEL_FILES),
 )  # fmt: skip
 # What the verdict is bound to, as its `bound_to` names it.
-BOUND_ARTEFACT, BOUND_FEATURES = "artefact_sha256", "features"
+BOUND_ARTEFACT, BOUND_FEATURES, BOUND_MACHINE = "artefact_sha256", "features", "machine"
 ARCHIVE_BYTES_LIMIT = 2 << 30
 _FILES_LIMIT, _DOCUMENT_BYTES_LIMIT, _PIECE = 4096, 8 << 20, 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}){0,3}")
@@ -93,13 +93,15 @@ class Payload:
     def verdict(self) -> Verdict:
         """The verdict on these parts, its bounds found anew from its counts.
 
-        Raises FleetError if the verdict is about another model or other features, or says something else than its counts.
+        Raises FleetError if the verdict is about another model, other features or another machine, or says something else than
+        its counts.
         """
         verdict = Verdict.read(self.folder / VERDICT)
         bundle = BundleManifest.read(self.features, self.feature_keys())
         bundle.check(self.features)
         _same("model", verdict.bound_to.get(BOUND_ARTEFACT), artefact_sha256(self.model))
         _same("feature bundle", verdict.bound_to.get(BOUND_FEATURES), bundle.id)
+        _same("machine", verdict.bound_to.get(BOUND_MACHINE), self.manifest["runtime"].get("machine"))
         _same("profile", verdict.profile, self.manifest["profile"])
         verdict.check()
         return verdict

@@ -9,15 +9,21 @@ from __future__ import annotations
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleet_assets.errors import FleetError
 
-_MEMORY_MB, _SECONDS = (256, 65_536), (1, 3_600)  # what a release may ask for
+if TYPE_CHECKING:
+    from fleet_assets.edge.model import Model
+
+_MEMORY_MB, _SECONDS, _FRAME_MS = (256, 65_536), (1, 3_600), (1, 10_000)  # what a release may ask for
+_TRIES = 9  # of a frame
 _PACKAGES = Path(__file__).parents[2]
 _FILES, _FILE_BYTES, _SAID = 256, 64 << 20, 2_000
 # Isolated, and with the parent's own path: the child imports what the parent would.
@@ -27,6 +33,7 @@ _CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from fleet_as
 def try_out(folder: Path, runtime: Mapping[str, Any]) -> None:
     """folder: of a payload. runtime: its limits. Raises FleetError if the child does not end well within them."""
     memory_mb, seconds = _limit(runtime, "memory_mb", _MEMORY_MB), _limit(runtime, "seconds", _SECONDS)
+    frame_ms = _limit(runtime, "frame_ms", _FRAME_MS)
     command = [
         sys.executable,
         "-I",
@@ -37,6 +44,7 @@ def try_out(folder: Path, runtime: Mapping[str, Any]) -> None:
         str(folder),
         str(memory_mb),
         str(seconds),
+        str(frame_ms),
     ]
     kept = {key: os.environ[key] for key in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "HOME") if key in os.environ}
     try:
@@ -64,7 +72,7 @@ def _limit(runtime: Mapping[str, Any], name: str, bounds: tuple[int, int]) -> in
 
 def child(arguments: list[str]) -> None:
     """What runs in the child: limits first, then the model; and what drives compile is compiled, so that they start at once."""
-    folder, memory_mb, seconds = Path(arguments[0]), int(arguments[1]), int(arguments[2])
+    folder, (memory_mb, seconds, frame_ms) = Path(arguments[0]), map(int, arguments[1:])
     for kind, limit in (
         (resource.RLIMIT_AS, memory_mb << 20),
         (resource.RLIMIT_CPU, seconds),
@@ -79,3 +87,20 @@ def child(arguments: list[str]) -> None:
     model = Model.open(folder / "model")
     model.self_test()
     warm(model)
+    needed_ms = _frame_ms(model)
+    if needed_ms > frame_ms:
+        raise FleetError(f"The model needs {needed_ms:.0f} ms for a frame", where=f"allowed {frame_ms}", remedy=_REMEDY)
+
+
+def _frame_ms(model: Model) -> float:
+    """Processor time of one frame, the median of a few: what else the machine does meanwhile does not count."""
+    from fleet_assets.edge.model import GOLDEN, read_golden
+
+    golden = read_golden(model.folder / GOLDEN, remembers=model.lag is not None)
+    frame = {name: values[:1] for name, values in golden.items()}
+    spent_s = []
+    for _ in range(_TRIES):
+        began = time.process_time()
+        model.run(frame)
+        spent_s.append(time.process_time() - began)
+    return 1000 * statistics.median(spent_s)

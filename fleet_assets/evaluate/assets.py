@@ -43,15 +43,13 @@ def report(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Pro
     trained = last_metadata(context, MODEL)
     model, commit_id = Path(trained["folder"]), str(trained["lakefs_commit"])
     frames = FrameSet.load(Path(trained["training_set"]) / "test")
-    recordings = None
-    if gate.rehearsals:
-        recordings = fetch_recordings(fleet.lake.at(commit_id), frames.drives, home.scratch / "rehearsals")
+    recordings = fetch_recordings(fleet.lake.at(commit_id), frames.drives, home.scratch / "judged")
     folder = home.data / "evaluate" / (context.run.root_run_id or context.run.run_id)
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier try of this run
     bound_to = {
         "dataset": str(trained["dataset"]),
         "dataset_commit": commit_id,
-        "code_sha256": str(trained["code_sha256"]),
+        "training_code_sha256": str(trained["code_sha256"]),
         BOUND_FEATURES: str(last_metadata(context, BUNDLE)["bundle"]),
     }
     done = evaluate(
@@ -73,7 +71,9 @@ def report(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Pro
             "candidates_judged": done.verdict.candidates_judged,
             "cells": dg.MetadataValue.md(markdown(done.report["cells"])),
             "loosened": dg.MetadataValue.md(markdown(done.report["loosened"])),
-            "against_released": dg.MetadataValue.md(markdown(done.report["against_released"])),
+            "against_released": dg.MetadataValue.md(
+                done.report["not_comparable"] or markdown(done.report["against_released"])
+            ),
             "recall_over_offset": dg.MetadataValue.md(markdown(done.report["recall_over_offset"])),
         },
     )

@@ -2,6 +2,7 @@
 
 In: an installation, the hash of a candidate, the drives that it is judged on. Out: the number of different candidates, this one
 among them, that were judged on any of these drives. It is written down before the verdict is: one that nobody liked counts too.
+Candidates stand there in the order in which they came, so that a verdict which counts fewer is found.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
+
+from fleet_assets.edge.payload import BOUND_ARTEFACT
 from fleet_assets.errors import FleetError
+from fleet_assets.evaluate.record import Record
 from fleet_assets.services.home import Home, write_private
 
 
@@ -29,9 +34,27 @@ def count_candidate(home: Home, artefact_sha256: str, drives: Collection[str]) -
         fcntl.flock(lock, fcntl.LOCK_EX)
         judged = _read(path)
         judged[artefact_sha256] = sorted({*judged.get(artefact_sha256, ()), *drives})
-        write_private(path, json.dumps(judged, indent=1, sort_keys=True))
+        write_private(path, json.dumps(judged, indent=1))
     wanted = set(drives)
     return sum(not wanted.isdisjoint(seen) for seen in judged.values())
+
+
+def refuse_fewer(home: Home, record: Record) -> None:
+    """Raises FleetError for a verdict that counts fewer candidates than were written down here when its own was, or whose own
+    was not."""
+    verdict, evidence = record.verdict, record.evidence
+    judged, artefact = _read(candidates_file(home)), verdict.bound_to.get(BOUND_ARTEFACT, "")
+    if artefact not in judged:
+        raise FleetError(f"Nobody wrote down that {artefact[:12]} was judged", remedy="Judge it here.")
+    before = list(judged)[: list(judged).index(artefact) + 1]
+    wanted = {evidence.drives[number] for number in np.unique(evidence.drive)}
+    count = sum(not wanted.isdisjoint(judged[one]) for one in before)
+    if verdict.candidates_judged < count:
+        raise FleetError(
+            f"The verdict counts {verdict.candidates_judged} candidates, and {count} were judged on these drives",
+            where=str(candidates_file(home)),
+            remedy="Judge the model again.",
+        )
 
 
 def _read(path: Path) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Recordings of test drives out of the lake, for rehearsals.
+"""Recordings of test drives out of the lake, to judge a model on.
 
 In: a snapshot, drives, a folder. Out: per drive its recordings as files, in order of time; copied in pieces, so that memory stays
 bounded, and once.
@@ -29,7 +29,7 @@ def fetch_recordings(snapshot: Snapshot, drives: Sequence[str], folder: Path) ->
         raise FleetError(
             f"{lacking[0]} has no recording with sensors in the lake",
             where=snapshot.commit_id[:12],
-            remedy="Rehearse on drives that have, or take a gate without rehearsals.",
+            remedy="Judge on drives that have: what the vehicle would make of the others, nobody can tell.",
         )
     return {drive: sorted(paths, key=_first_arrival_ns) for drive, paths in found.items()}
 

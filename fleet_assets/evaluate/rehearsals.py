@@ -1,4 +1,4 @@
-"""Rehearsals: the vehicle's own code over recorded drives in which something goes wrong.
+"""The vehicle's own code over recorded drives, as they were and in rehearsals, in which something goes wrong.
 
 In: recordings, the frames of them on which a model is judged, a model, a rehearsal. Out: what the model finds then, at the times
 of those frames. Messages are changed before the vehicle's code sees them, or its frames before the model does.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -53,7 +53,7 @@ class Rehearsal:
 
 
 class Drives:
-    """The recorded drives on which rehearsals are run.
+    """The recorded drives on which a model is judged, as they were and in rehearsals.
 
     recordings: of each drive of judged, one or more, in order of time. Raises FleetError if the vehicle's code makes other frames
     of them than those on which the model is judged: there is one pre-processing.
@@ -63,10 +63,13 @@ class Drives:
         names = [judged.drives[number] for number in np.unique(judged.drive)]
         lacking = [name for name in names if not recordings.get(name)]
         if lacking:
-            raise FleetError(f"No recording of {lacking[0]}", remedy="Rehearse on drives whose recordings are there.")
+            raise FleetError(f"No recording of {lacking[0]}", remedy="Judge on drives whose recordings are there.")
         self._rig = rig
-        self._drives = [(recordings[name], judged.of_drives([name])) for name in names]
-        self._t_ns = [_times(name, *drive, rig) for name, drive in zip(names, self._drives, strict=True)]
+        self._drives = [_Drive.driven(name, recordings[name], judged.of_drives([name]), rig) for name in names]
+
+    def nominal(self, detect: Detect) -> Objects:
+        """What a model finds when nothing goes wrong: in what the vehicle's code makes of the recordings."""
+        return self._found([(drive.t_ns != NO_TIME, drive.seen) for drive in self._drives], detect)
 
     def rehearse(self, rehearsal: Rehearsal, detect: Detect) -> Objects:
         """What a model finds when this goes wrong.
@@ -74,46 +77,68 @@ class Drives:
         Frames that the vehicle does not get then, because there is nothing to make them of in time, are answered with nothing:
         what is there is missed.
         """
+        return self._found((self._rehearsed(drive, rehearsal) for drive in self._drives), detect)
+
+    def _rehearsed(self, drive: _Drive, rehearsal: Rehearsal) -> tuple[np.ndarray, FrameSet]:
+        found = frames(_Changed.of(drive.paths, rehearsal, self._rig), self._rig)
+        got = drive.t_ns != NO_TIME
+        at = _at(rehearsal.changed(found) if rehearsal.changed else found, drive.t_ns[got])
+        got[got] = [frame is not None for frame in at]
+        return got, _with(drive.judged.only(got), [frame for frame in at if frame is not None])
+
+    def _found(self, seen: Iterable[tuple[np.ndarray, FrameSet]], detect: Detect) -> Objects:
+        """seen: per drive which of its frames there are, and these."""
         parts = []
-        for (paths, drive), t_ns in zip(self._drives, self._t_ns, strict=True):
-            found = frames(_Changed.of(paths, rehearsal, self._rig), self._rig)
-            got = t_ns != NO_TIME
-            at = _at(rehearsal.changed(found) if rehearsal.changed else found, t_ns[got])
-            got[got] = [frame is not None for frame in at]
-            if got.any():
-                seen = detect(_with(drive.only(got), [frame for frame in at if frame is not None]))
-                parts.append(replace(seen, frame=np.flatnonzero(got).astype(np.int32)[seen.frame]))
-            else:
-                parts.append(Objects())
-        return Objects.concat(parts, [len(drive) for _, drive in self._drives])
+        for got, there in seen:
+            found = detect(there) if len(there) else Objects()
+            parts.append(replace(found, frame=np.flatnonzero(got).astype(np.int32)[found.frame]))
+        return Objects.concat(parts, [len(drive.judged) for drive in self._drives])
 
 
-def _times(name: str, paths: Sequence[Path], drive: FrameSet, rig: Rig) -> np.ndarray:
-    """int64 [frames]: when the vehicle's clock had each frame, known by what the sensors saw; NO_TIME for one that it does not
-    make. Such are answered with nothing, which can only make a model look worse.
+@dataclass(frozen=True)
+class _Drive:
+    """judged: frames as the lake has them. t_ns: int64 [frames], when the vehicle's clock had each, NO_TIME for one that it does
+    not make. seen: those that it makes, as it makes them."""
 
-    Only where a clock was set, or key records came in another order, does the vehicle make other frames than the lake, which
-    knows how clocks went. Anywhere else another frame is another pre-processing, and refused.
-    """
-    wanted = {_sight(drive.camera[row], drive.lidar[row], drive.radar[row]): row for row in range(len(drive))}
-    t_ns = np.full(len(drive), NO_TIME, dtype=np.int64)
-    recording = _Changed.of(paths, Rehearsal("nothing"), rig)
-    assembler = Assembler(rig, recording.topics)
-    behind_ns = []  # of arrivals; it stays the same to a few milliseconds
-    for frame in frames_by(assembler, recording):
-        behind_ns.append(frame.t_cut_ns - frame.t_ns)
-        row = wanted.get(_sight(frame.camera, frame.lidar, frame.radar))
-        if row is not None:
-            t_ns[row] = frame.t_ns
-    lacking = np.flatnonzero(t_ns == NO_TIME)
-    undisturbed = assembler.left_out == 0 and max(behind_ns, default=0) - min(behind_ns, default=0) < _CLOCK_SET_NS
-    if lacking.size and undisturbed:
-        raise FleetError(
-            f"The vehicle's code makes other frames of {name} than those on which the model is judged",
-            where=f"{lacking.size} of {len(drive)}, the first is frame {lacking[0]}",
-            remedy="Make the samples again with this version, from these recordings.",
-        )
-    return t_ns
+    paths: Sequence[Path]
+    judged: FrameSet
+    t_ns: np.ndarray
+    seen: FrameSet
+
+    @classmethod
+    def driven(cls, name: str, paths: Sequence[Path], judged: FrameSet, rig: Rig) -> _Drive:
+        """A frame is known by what the sensors saw, to the last bit: only context and ages can differ, and are the vehicle's.
+
+        Only where a clock was set, or key records came in another order, does the vehicle make other frames than the lake, which
+        knows how clocks went: such are answered with nothing, which can only make a model look worse. Anywhere else another
+        frame is another pre-processing, and refused.
+        """
+        wanted = {_sight(judged.camera[row], judged.lidar[row], judged.radar[row]): row for row in range(len(judged))}
+        t_ns = np.full(len(judged), NO_TIME, dtype=np.int64)
+        context, age_s = np.array(judged.context), np.array(judged.age_s)
+        recording = _Changed.of(paths, Rehearsal("nothing"), rig)
+        assembler = Assembler(rig, recording.topics)
+        behind_ns = []  # of arrivals; it stays the same to a few milliseconds
+        for frame in frames_by(assembler, recording):
+            behind_ns.append(frame.t_cut_ns - frame.t_ns)
+            row = wanted.get(_sight(frame.camera, frame.lidar, frame.radar))
+            if row is not None:
+                t_ns[row], context[row], age_s[row] = frame.t_ns, frame.context, frame.age_s
+        same = _same_rows(context, judged.context) & _same_rows(age_s, judged.age_s)
+        otherwise = np.flatnonzero((t_ns == NO_TIME) | ~same)
+        undisturbed = assembler.left_out == 0 and max(behind_ns, default=0) - min(behind_ns, default=0) < _CLOCK_SET_NS
+        if otherwise.size and undisturbed:
+            raise FleetError(
+                f"The vehicle's code makes other frames of {name} than those on which the model is judged",
+                where=f"{otherwise.size} of {len(judged)}, the first is frame {otherwise[0]}",
+                remedy="Make the samples again with this version, from these recordings.",
+            )
+        return cls(paths, judged, t_ns, replace(judged, context=context, age_s=age_s).only(t_ns != NO_TIME))
+
+
+def _same_rows(some: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """bool [n]; NaN is NaN."""
+    return np.asarray(((some == other) | (np.isnan(some) & np.isnan(other))).all(axis=1))
 
 
 def _sight(*arrays: np.ndarray) -> bytes:
@@ -204,6 +229,8 @@ def _at(found: Iterator[Frame], t_ns: np.ndarray) -> list[Frame | None]:
 
 def _with(judged: FrameSet, chosen: list[Frame]) -> FrameSet:
     """The same frames, with what the vehicle has of them in the rehearsal."""
+    if not chosen:
+        return judged
     arrays: dict[str, Any] = {
         name: np.stack([getattr(frame, name) for frame in chosen])
         for name in ("camera", "lidar", "radar", "context", "age_s")

@@ -1,12 +1,15 @@
 """One evaluation, from the artefact that ships to its record.
 
-In: a model's folder, frames of test drives, their recordings where the gate asks for rehearsals, a gate. Out: the record
-(record.py), and beside it report.json: what is measured and not gated.
+In: a model's folder, frames of test drives, their recordings, a gate. Out: the record (record.py), and beside it report.json:
+what is measured and not gated.
 """
 
 from __future__ import annotations
 
 import json
+import platform
+import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,10 +18,12 @@ from typing import Any
 
 import numpy as np
 
+import fleet_assets
 from fleet_assets.edge.model import Model
-from fleet_assets.edge.objects import CLASSES
-from fleet_assets.edge.payload import BOUND_ARTEFACT, artefact_sha256
+from fleet_assets.edge.objects import CLASSES, Objects
+from fleet_assets.edge.payload import BOUND_ARTEFACT, BOUND_MACHINE, artefact_sha256
 from fleet_assets.edge.verdict import Verdict
+from fleet_assets.errors import FleetError
 from fleet_assets.evaluate.candidates import count_candidate
 from fleet_assets.evaluate.evidence import NOMINAL, RECALL, Evidence
 from fleet_assets.evaluate.gate import Judgement, mean_average_precision
@@ -26,7 +31,7 @@ from fleet_assets.evaluate.gate_diff import Change, refuse_unapproved
 from fleet_assets.evaluate.gate_file import Gate
 from fleet_assets.evaluate.record import EVIDENCE, evidence_sha256, read_record, write_record
 from fleet_assets.evaluate.regression import regression
-from fleet_assets.evaluate.rehearsals import REHEARSALS, Drives, offset_rehearsals
+from fleet_assets.evaluate.rehearsals import OFFSETS_MS, REHEARSALS, Drives, offset_rehearsals
 from fleet_assets.evaluate.table import report_rows
 from fleet_assets.services.home import Home
 from fleet_assets.signing.roots import Roots
@@ -35,8 +40,10 @@ from fleet_assets.train.bake_off import latency_ms
 from fleet_assets.train.batches import LEAST_JUDGING, refuse_without_memory
 from fleet_assets.train.export import detections
 from fleet_assets.train.frames import FrameSet
+from fleet_assets.train.tracking import LEARNS, code_sha256
 
 REPORT = "report.json"
+_JUDGES = (*LEARNS, "evaluate", "signing")  # whose code a verdict depends on
 Recordings = Mapping[str, Sequence[Path]]
 
 
@@ -67,7 +74,9 @@ def evaluate(
 ) -> Evaluated:
     """Judges a model and writes the record to a new folder.
 
-    bound_to: versions of what the model was made from. recordings: by drive, for rehearsals and the curve over sensor offsets.
+    bound_to: versions of what the model was made from. recordings: of each drive; the model is judged on what the vehicle's code
+    makes of them, which must be the frames, and in the rehearsals that the gate asks for. None: on the frames as they are, for
+    who had them made by the vehicle's code (train/recordings.py) and has the recordings no longer.
     Raises FleetError if the gate loosens that of the released model without an approver of the installation's root (before the
     first ceremony, any name), or asks for rehearsals and there are no recordings.
     """
@@ -77,12 +86,14 @@ def evaluate(
     opened = Model.open(model)
     refuse_without_memory(frames, opened.lag, LEAST_JUDGING)
     artefact = artefact_sha256(model)
-    evidence, drives = _evidence(opened, frames, gate, recordings)
+    drives = None if recordings is None else Drives(recordings, frames, opened.description.rig)
+    evidence = _evidence(opened, frames, gate, drives)
     judgement = Judgement(gate, evidence)
     count = count_candidate(home, artefact, {frames.drives[number] for number in np.unique(frames.drive)})
-    bound = {**bound_to, BOUND_ARTEFACT: artefact, EVIDENCE: evidence_sha256(evidence)}
+    bound = {**bound_to, **_judged_by(), BOUND_ARTEFACT: artefact, EVIDENCE: evidence_sha256(evidence)}
     verdict = judgement.verdict(candidates_judged=count, bound_to=bound)
     write_record(folder, gate, evidence, verdict)
+    against, not_comparable = _against(released, judgement, frames, drives) if released else ([], None)
     report: dict[str, Any] = {
         "mean_average_precision": mean_average_precision(judgement.matched()),
         "latency_ms": latency_ms(opened, frames),
@@ -90,32 +101,53 @@ def evaluate(
         "cells": report_rows(judgement.report(verdict)),
         "loosened": [change.row() for change in changes if change.loosens],
         "approvers": approvers,
-        "against_released": _against(released, judgement, frames) if released else [],
-        "recall_over_offset": _offset_curve(opened, gate, frames, drives) if drives else [],
-        "clock_limits": asdict(load_alignment().limits),
+        "against_released": against,
+        "not_comparable": not_comparable,
+        "recall_over_offset": _offset_curve(opened, gate, frames, drives) if drives and gate.rehearsals else [],
+        "clock_limits": {**asdict(load_alignment().limits), "curve_ends_ms": max(OFFSETS_MS)},
     }
     (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n")
     return Evaluated(verdict, report)
 
 
-def _evidence(
-    model: Model, frames: FrameSet, gate: Gate, recordings: Recordings | None
-) -> tuple[Evidence, Drives | None]:
+def _judged_by() -> dict[str, str]:
+    """Machine and code of this evaluation: sha256 of the sources, and the commit of the checkout that they lie in, if they do."""
+    found = {BOUND_MACHINE: platform.machine(), "code_sha256": code_sha256(_JUDGES)}
+    root, git = Path(fleet_assets.__file__).parents[1], shutil.which("git")
+    if git and (root / ".git").exists():
+        said = subprocess.run([git, "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        if said.returncode == 0:
+            found["code_commit"] = said.stdout.strip()
+    return found
+
+
+def _nominal(model: Model, frames: FrameSet, drives: Drives | None) -> Objects:
     detect = partial(detections, model, every=True)
-    passes, drives = {NOMINAL: detect(frames)}, None
-    if gate.rehearsals and recordings is not None:
-        drives = Drives(recordings, frames, model.description.rig)
+    return drives.nominal(detect) if drives else detect(frames)
+
+
+def _evidence(model: Model, frames: FrameSet, gate: Gate, drives: Drives | None) -> Evidence:
+    passes = {NOMINAL: _nominal(model, frames, drives)}
+    if drives:
+        detect = partial(detections, model, every=True)
         passes |= {name: drives.rehearse(REHEARSALS[name], detect) for name in gate.rehearsals}
-    return Evidence.of(frames, passes, model.description.thresholds_ppm), drives
+    return Evidence.of(frames, passes, model.description.thresholds_ppm)
 
 
-def _against(released: Released, candidate: Judgement, frames: FrameSet) -> list[dict[str, Any]]:
-    """On the same frames, as they are: the released model's rehearsals are in its own record."""
-    before, gate = Model.open(released.model), candidate.gate.without_rehearsals()
-    found = {NOMINAL: detections(before, frames, every=True)}
+def _against(
+    released: Released, candidate: Judgement, frames: FrameSet, drives: Drives | None
+) -> tuple[list[dict[str, Any]], str | None]:
+    """On the same frames, as they are: the released model's rehearsals are in its own record. No rows, and why, if this program
+    cannot run that model: it was made for other inputs, or is damaged. That is no fault of the candidate's."""
+    gate = candidate.gate.without_rehearsals()
+    try:
+        before = Model.open(released.model)
+        found = {NOMINAL: _nominal(before, frames, drives)}
+    except FleetError as error:
+        return [], f"Not comparable: {error}"
     old = Judgement(gate, Evidence.of(frames, found, before.description.thresholds_ppm))
     differences = regression(old, Judgement(gate, candidate.evidence))
-    return [{**asdict(one), "is_worse": one.is_worse} for one in differences]
+    return [{**asdict(one), "is_worse": one.is_worse} for one in differences], None
 
 
 def _offset_curve(model: Model, gate: Gate, frames: FrameSet, drives: Drives) -> list[dict[str, Any]]:

@@ -39,6 +39,8 @@ def release_candidate(
 
     from fleet_assets.curate.dataset import open_dataset
     from fleet_assets.edge.verdict import Status
+    from fleet_assets.evaluate.candidates import refuse_fewer
+    from fleet_assets.evaluate.record import read_record
     from fleet_assets.evaluate.table import verdict_rows
     from fleet_assets.package.candidate import build_candidate
     from fleet_assets.package.gather import gather
@@ -49,6 +51,7 @@ def release_candidate(
     judged = last_metadata(context, EVALUATION)
     model, record = Path(judged["model"]), Path(judged["record"])
     manifest, _ = open_dataset(fleet.lake, last_metadata(context, MODEL)["dataset"])
+    refuse_fewer(fleet.home, read_record(record))
     parts = gather(fleet.home, model, record, manifest.document)
     id_ = build_candidate(releases, parts, HARDWARE, load_release_policy())
     release = releases.release(id_)

@@ -23,6 +23,7 @@ STATEMENTS = (
     "rxswin", "purpose", "target_vehicles", "affected_functions", "type_approved_systems", "effect_on_type_approval",
     "approval_sought", "execution_conditions", "safe_and_secure", "driver_information",
 )  # fmt: skip
+_LIMITS = ("memory_mb", "seconds", "frame_ms")  # of the trial (edge/trial.py)
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def load_release_policy(path: Path = PATH) -> ReleasePolicy:
 
 
 def _hardware(name: str, node: Node) -> dict[str, Any]:
-    node.only(("machine", "memory_mb", "seconds"))
+    node.only(("machine", *_LIMITS))
     if not HARDWARE.fullmatch(name):
         raise node.error(f"{name!r} is no name of a class", "Take small letters, digits, - and _.")
-    limits = {key: int(node[key].positive) for key in ("memory_mb", "seconds")}
+    limits = {key: int(node[key].positive) for key in _LIMITS}
     return {"machine": node["machine"].text, **limits}

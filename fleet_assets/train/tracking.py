@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import fleet_assets
 from fleet_assets.services.home import Home
 
 EXPERIMENT = "fleet"
-_LEARNS = ("train", "edge", "kernels")  # whose code a model depends on
+LEARNS = ("train", "edge", "kernels")  # whose code a model depends on
 _TEXT_LIMIT = 5_000  # of a tag
 
 
@@ -25,11 +25,11 @@ def store_uri(home: Home) -> str:
     return f"sqlite:///{home.root / 'mlflow' / 'mlflow.db'}"
 
 
-def code_sha256() -> str:
-    """Of the sources that a model depends on."""
+def code_sha256(packages: Iterable[str] = LEARNS) -> str:
+    """Of the sources of some of our packages; a model depends on LEARNS."""
     root = Path(fleet_assets.__file__).parent
     found = hashlib.sha256()
-    for path in sorted(path for name in _LEARNS for path in (root / name).rglob("*.py")):
+    for path in sorted(path for name in packages for path in (root / name).rglob("*.py")):
         found.update(path.relative_to(root).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest())
     return found.hexdigest()
 

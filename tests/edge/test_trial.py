@@ -27,7 +27,7 @@ from fleet_assets.package.candidate import build_candidate
 from fleet_assets.package.policy import load_release_policy
 from fleet_assets.simulate.drives import write_drive
 
-LIMITS = {"memory_mb": 4096, "seconds": 60}
+LIMITS = {"memory_mb": 4096, "seconds": 60, "frame_ms": 1000}
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def test_a_model_that_computes_something_else_is_refused(payload: Path) -> None:
     assert "does not compute what it should" in str(caught.value.where)
 
 
-def endless(model: Path) -> None:
-    """The same network behind a loop without an end."""
+def looping(model: Path, times: int) -> None:
+    """The same network behind a loop of so many times."""
     network = onnx.load(str(model / "model.onnx"))
     body = helper.make_graph(
         [
@@ -75,7 +75,7 @@ def endless(model: Path) -> None:
         [from_array(np.float32(1), "one")],
     )
     graph = network.graph
-    graph.initializer.extend([from_array(np.int64(1 << 62), "trips"), from_array(np.bool_(True), "start")])
+    graph.initializer.extend([from_array(np.int64(times), "trips"), from_array(np.bool_(True), "start")])
     graph.initializer.append(from_array(np.float32(0), "zero"))
     graph.node.insert(0, helper.make_node("Loop", ["trips", "start", "zero"], ["sum"], body=body))
     graph.node.insert(1, helper.make_node("Add", ["health", "sum"], ["later"]))
@@ -87,9 +87,16 @@ def endless(model: Path) -> None:
 
 @pytest.mark.slow
 def test_a_model_without_an_end_is_ended(payload: Path) -> None:
-    endless(payload / "model")
+    looping(payload / "model", 1 << 62)
     with pytest.raises(FleetError, match=r"trial run (failed|does not end)"):
         try_out(payload, {**LIMITS, "seconds": 3})
+
+
+def test_a_model_that_needs_too_long_for_a_frame_is_refused(payload: Path) -> None:
+    looping(payload / "model", 200_000)
+    with pytest.raises(FleetError) as caught:
+        try_out(payload, {**LIMITS, "frame_ms": 1})
+    assert "ms for a frame (allowed 1)" in str(caught.value.where)
 
 
 def test_a_child_without_memory_fails_alone(payload: Path) -> None:

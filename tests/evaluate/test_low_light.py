@@ -14,12 +14,10 @@ import pytest
 from evaluate.low_light import made, trained
 
 from fleet_assets.edge.verdict import Status, Verdict
-from fleet_assets.evaluate.assets import MODEL, VERDICT, report, verdict
+from fleet_assets.evaluate.assets import REPORT, VERDICT, verdict
 from fleet_assets.evaluate.gate_file import Gate, parse_gate
 from fleet_assets.evaluate.record import verify
 from fleet_assets.evaluate.run import Evaluated, Released, evaluate
-from fleet_assets.features.assets import BUNDLE
-from fleet_assets.resources import FleetResource, Profile
 from fleet_assets.services.home import Home
 from fleet_assets.train.frames import FrameSet
 
@@ -117,18 +115,8 @@ def test_too_few_pedestrians_at_night_are_insufficient_and_it_says_how_many_driv
     assert cell.drives_needed >= 10
 
 
-def test_the_check_stops_what_comes_after_it_in_the_same_run(case: Case, home: Home, tmp_path: Path) -> None:
-    case.judged.save(tmp_path / "test")
-    upstream = {
-        MODEL: {
-            "folder": str(case.models[1]),
-            "training_set": str(tmp_path),
-            "dataset": "low-light",
-            "lakefs_commit": "0" * 64,
-            "code_sha256": "c" * 64,
-        },
-        BUNDLE: {"bundle": "b" * 64},
-    }
+def test_the_check_stops_what_comes_after_it_in_the_same_run(case: Case) -> None:
+    judged = {"record": str(case.records / "candidate"), "model": str(case.models[1])}
     shipped = []
 
     @dg.asset(deps=[VERDICT])
@@ -136,12 +124,8 @@ def test_the_check_stops_what_comes_after_it_in_the_same_run(case: Case, home: H
         shipped.append("the candidate")
 
     with dg.DagsterInstance.ephemeral() as instance:
-        for key, metadata in upstream.items():
-            instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata))
-        result = dg.materialize(
-            [report, verdict, release], instance=instance, raise_on_error=False,
-            resources={"fleet": FleetResource(home_path=str(home.root)), "profile": Profile(name="demo")},
-        )  # fmt: skip
+        instance.report_runless_asset_event(dg.AssetMaterialization(REPORT, metadata=judged))
+        result = dg.materialize([verdict, release], instance=instance, raise_on_error=False)
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
     assert "| pedestrian recall, light=night | FAIL |" in str(check.metadata["cells"].value)

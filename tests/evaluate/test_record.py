@@ -17,9 +17,9 @@ from evaluate.made import evidence
 from evaluate.test_gate_file import own
 
 from fleet_assets.errors import FleetError
-from fleet_assets.evaluate.candidates import candidates_file, count_candidate
+from fleet_assets.evaluate.candidates import candidates_file, count_candidate, refuse_fewer
 from fleet_assets.evaluate.gate import Judgement
-from fleet_assets.evaluate.record import EVIDENCE, evidence_sha256, read_record, verify, write_record
+from fleet_assets.evaluate.record import EVIDENCE, Record, evidence_sha256, read_record, verify, write_record
 from fleet_assets.services.home import Home
 
 FOUND = evidence(drives=36, passes={"camera_missing": lambda class_name, light: 0.6})
@@ -156,6 +156,25 @@ def test_what_is_no_record_is_refused(content: str, record: Path) -> None:
     (record / "record.json").write_text(content)
     with pytest.raises(FleetError, match="record"):
         verify(record)
+
+
+def test_a_verdict_that_counts_fewer_candidates_than_were_judged_is_refused(home: Home) -> None:
+    first, second = "1" * 64, "2" * 64
+    for artefact in (second, first):  # in the order in which they came
+        count_candidate(home, artefact, FOUND.drives[:1])
+
+    def judged(artefact: str, candidates: int) -> Record:
+        bound_to = {"artefact_sha256": artefact}
+        found = Judgement(own(), FOUND).verdict(candidates_judged=candidates, bound_to=bound_to)
+        return Record(own(), FOUND, found)
+
+    refuse_fewer(home, judged(first, 2))
+    refuse_fewer(home, judged(second, 1))
+    with pytest.raises(FleetError, match="counts 1 candidates, and 2 were judged"):
+        refuse_fewer(home, judged(first, 1))
+    with pytest.raises(FleetError, match="Nobody wrote down that 333"):
+        refuse_fewer(home, judged("3" * 64, 9))
+    candidates_file(home).unlink()
 
 
 def test_candidates_count_once_each_and_where_drives_are_shared(home: Home) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from fleet_assets.edge.bundle import Manifest
 from fleet_assets.edge.feed import LIVE
 from fleet_assets.edge.model import FORMAT, Model
 from fleet_assets.edge.objects import CLASSES
-from fleet_assets.edge.payload import BOUND_ARTEFACT, BOUND_FEATURES, artefact_sha256
+from fleet_assets.edge.payload import BOUND_ARTEFACT, BOUND_FEATURES, BOUND_MACHINE, artefact_sha256
 from fleet_assets.evaluate.gate import Judgement
 from fleet_assets.evaluate.gate_file import parse_gate
 from fleet_assets.evaluate.record import EVIDENCE, evidence_sha256, write_record
@@ -120,7 +121,7 @@ def judged(
     bundle = Manifest.read(parts.features, KeyRing([parts.features_key]))
     bound_to = {
         BOUND_ARTEFACT: artefact_sha256(parts.model), BOUND_FEATURES: bundle.id, EVIDENCE: evidence_sha256(found),
-        BOUND_DATASET: parts.provenance.dataset_commit,
+        BOUND_DATASET: parts.provenance.dataset_commit, BOUND_MACHINE: platform.machine(),
     }  # fmt: skip
     shutil.rmtree(parts.evaluation, ignore_errors=True)
     write_record(parts.evaluation, gate, found, Judgement(gate, found).verdict(candidates_judged=1, bound_to=bound_to))

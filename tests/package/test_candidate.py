@@ -73,6 +73,8 @@ def test_parts_of_different_releases_do_not_mix(world: World) -> None:
     other = replace(one.provenance, dataset_commit="beef")
     with pytest.raises(FleetError, match="another dataset"):
         build_candidate(world.releases, replace(one, provenance=other), HARDWARE, POLICY)
+    with pytest.raises(FleetError, match="another machine"):
+        build_candidate(world.releases, one, "cpu_aarch64", POLICY)
     with pytest.raises(FleetError, match="not signed by a trusted key"):
         build_candidate(world.releases, replace(one, features_key=two.features_key), HARDWARE, POLICY)
 
