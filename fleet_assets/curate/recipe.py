@@ -31,8 +31,8 @@ _ENTRIES = (
 @dataclass(frozen=True)
 class Recipe:
     """splits: share of the drives of each. together_ns: drives at one place this close in time are one group. caps: scenario ->
-    largest share of the clips of train. wanted_*: of every slice in every split. label_rate_*: see label_rates.py. document: the
-    file as it is, for the manifest."""
+    largest share of the clips of train. wanted_*: of every slice in every split. label_rate_*: see coverage.py, rare_labels.
+    document: the file as it is, for the manifest."""
 
     name: str
     version: str

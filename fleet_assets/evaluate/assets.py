@@ -68,6 +68,8 @@ def report(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Pro
             "verdict": headline(done.verdict),
             "mean_average_precision": done.report["mean_average_precision"],
             "latency_ms": done.report["latency_ms"],
+            "frames": done.report["frames"],
+            "frames_otherwise": done.report["frames_otherwise"],
             "candidates_judged": done.verdict.candidates_judged,
             "cells": dg.MetadataValue.md(markdown(done.report["cells"])),
             "loosened": dg.MetadataValue.md(markdown(done.report["loosened"])),

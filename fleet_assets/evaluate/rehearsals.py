@@ -67,6 +67,13 @@ class Drives:
         self._rig = rig
         self._drives = [_Drive.driven(name, recordings[name], judged.of_drives([name]), rig) for name in names]
 
+    @property
+    def otherwise(self) -> dict[str, int]:
+        """How the vehicle's frames differ from the lake's: how many it does not make, and of how many it knows another context
+        or age. It is judged on its own."""
+        not_made = sum(int((drive.t_ns == NO_TIME).sum()) for drive in self._drives)
+        return {"not_made": not_made, "other_context": sum(drive.other_context for drive in self._drives)}
+
     def nominal(self, detect: Detect) -> Objects:
         """What a model finds when nothing goes wrong: in what the vehicle's code makes of the recordings."""
         return self._found([(drive.t_ns != NO_TIME, drive.seen) for drive in self._drives], detect)
@@ -98,20 +105,22 @@ class Drives:
 @dataclass(frozen=True)
 class _Drive:
     """judged: frames as the lake has them. t_ns: int64 [frames], when the vehicle's clock had each, NO_TIME for one that it does
-    not make. seen: those that it makes, as it makes them."""
+    not make. seen: those that it makes, as it makes them. other_context: of how many of these context or ages are not the
+    lake's."""
 
     paths: Sequence[Path]
     judged: FrameSet
     t_ns: np.ndarray
     seen: FrameSet
+    other_context: int
 
     @classmethod
     def driven(cls, name: str, paths: Sequence[Path], judged: FrameSet, rig: Rig) -> _Drive:
         """A frame is known by what the sensors saw, to the last bit: only context and ages can differ, and are the vehicle's.
 
-        Only where a clock was set, or key records came in another order, does the vehicle make other frames than the lake, which
-        knows how clocks went: such are answered with nothing, which can only make a model look worse. Anywhere else another
-        frame is another pre-processing, and refused.
+        Where a clock was set, or key records came in another order, the vehicle makes other frames than the lake, which knows how
+        clocks went; of a damaged recording, none behind the damage. Such are answered with nothing, which can only make a model
+        look worse. Anywhere else another frame is another pre-processing, and refused.
         """
         wanted = {_sight(judged.camera[row], judged.lidar[row], judged.radar[row]): row for row in range(len(judged))}
         t_ns = np.full(len(judged), NO_TIME, dtype=np.int64)
@@ -124,16 +133,17 @@ class _Drive:
             row = wanted.get(_sight(frame.camera, frame.lidar, frame.radar))
             if row is not None:
                 t_ns[row], context[row], age_s[row] = frame.t_ns, frame.context, frame.age_s
-        same = _same_rows(context, judged.context) & _same_rows(age_s, judged.age_s)
-        otherwise = np.flatnonzero((t_ns == NO_TIME) | ~same)
-        undisturbed = assembler.left_out == 0 and max(behind_ns, default=0) - min(behind_ns, default=0) < _CLOCK_SET_NS
-        if otherwise.size and undisturbed:
+        lacking = np.flatnonzero(t_ns == NO_TIME)
+        clock_set = max(behind_ns, default=0) - min(behind_ns, default=0) >= _CLOCK_SET_NS
+        if lacking.size and not (clock_set or assembler.left_out or recording.damaged):
             raise FleetError(
                 f"The vehicle's code makes other frames of {name} than those on which the model is judged",
-                where=f"{otherwise.size} of {len(judged)}, the first is frame {otherwise[0]}",
+                where=f"{lacking.size} of {len(judged)}, the first is frame {lacking[0]}",
                 remedy="Make the samples again with this version, from these recordings.",
             )
-        return cls(paths, judged, t_ns, replace(judged, context=context, age_s=age_s).only(t_ns != NO_TIME))
+        same = _same_rows(context, judged.context) & _same_rows(age_s, judged.age_s)
+        seen = replace(judged, context=context, age_s=age_s).only(t_ns != NO_TIME)
+        return cls(paths, judged, t_ns, seen, int((~same).sum()))
 
 
 def _same_rows(some: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -162,12 +172,14 @@ def offset_rehearsals() -> dict[tuple[str, int], Rehearsal]:
 
 @dataclass(frozen=True)
 class _Changed(Recording):
-    """One or more recordings of a drive, as one in which something goes wrong."""
+    """One or more recordings of a drive, as one in which something goes wrong. damaged: of those that were read, what is wrong;
+    what lies before the damage counts, as for the lake."""
 
     parts: tuple[Recording, ...] = ()
     rehearsal: Rehearsal = field(default_factory=lambda: Rehearsal("nothing"))
     late_topic: str | None = None
     shifted_topic: str | None = None
+    damaged: list[FleetError] = field(default_factory=list)
 
     @classmethod
     def of(cls, paths: Sequence[Path], rehearsal: Rehearsal, rig: Rig) -> _Changed:
@@ -180,12 +192,18 @@ class _Changed(Recording):
         return cls(parts[0].path, topics, parts[0].context, True, parts, rehearsal, late, shifted)
 
     def messages(self) -> Iterator[Message]:
-        found: Iterator[Message] = chain.from_iterable(part.messages() for part in self.parts)
+        found: Iterator[Message] = chain.from_iterable(map(self._whole, self.parts))
         if self.rehearsal.shifted and self.shifted_topic:
             found = _shifted(found, self.shifted_topic, self.rehearsal.shifted[1])
         if self.rehearsal.late and self.late_topic:
             found = _late(found, self.late_topic, self.rehearsal.late[1])
         return found
+
+    def _whole(self, part: Recording) -> Iterator[Message]:
+        try:
+            yield from part.messages()
+        except FleetError as error:
+            self.damaged.append(error)
 
 
 def _late(messages: Iterator[Message], late_topic: str, late_ns: int) -> Iterator[Message]:

@@ -98,6 +98,7 @@ def evaluate(
         "mean_average_precision": mean_average_precision(judgement.matched()),
         "latency_ms": latency_ms(opened, frames),
         "frames": len(frames),
+        "frames_otherwise": drives.otherwise if drives else None,
         "cells": report_rows(judgement.report(verdict)),
         "loosened": [change.row() for change in changes if change.loosens],
         "approvers": approvers,

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from package.parts import live_view
 from typer.testing import CliRunner
 
 from fleet_assets.capture.deliver import deliver
@@ -30,16 +31,29 @@ from fleet_assets.curate.surroundings import causal
 from fleet_assets.edge.messages import decode
 from fleet_assets.edge.recording import Recording
 from fleet_assets.errors import FleetError
+from fleet_assets.evaluate.assets import report, verdict
 from fleet_assets.evaluate.fetch import fetch_recordings
+from fleet_assets.evaluate.rehearsals import Drives
+from fleet_assets.features.assets import BUNDLE, SERVICE
 from fleet_assets.features.batch import features_batch
+from fleet_assets.features.registry import apply as apply_features
+from fleet_assets.features.service_snapshot import bundle_folder, service_bundle
+from fleet_assets.features.snapshot_build import build_snapshot
 from fleet_assets.ingest.batch import ingest_batch
 from fleet_assets.ingest.context_batch import context_batch
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.payload import read_payload
+from fleet_assets.package.approve import verify_candidate
+from fleet_assets.package.assets import release_candidate
+from fleet_assets.package.releases import Releases, State
 from fleet_assets.resources import FleetResource, Profile
 from fleet_assets.services.home import Home
 from fleet_assets.simulate.drives import write_drive
 from fleet_assets.synchronise.batch import synchronise_batch
+from fleet_assets.train.assets import bake_off, model, training_set
+from fleet_assets.train.bake_off import BUDGETS, Budget
+from fleet_assets.train.fit import Recipe
+from fleet_assets.train.frames import FrameSet
 from fleet_assets.train.recordings import frames
 from fleet_assets.train.rig import vehicle_rig
 
@@ -326,3 +340,55 @@ def test_commands(home: Home, made: Dataset) -> None:
     for_people = CliRunner().invoke(app, ["datasets", "show", "first"])
     assert for_people.exit_code == 0, for_people.output
     assert "it has no rows in features.ego_motion" in for_people.stderr
+
+
+def test_from_samples_to_a_candidate_without_pass(
+    home: Home, lake: Lake, made: Dataset, samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training set, bake-off, model, report, verdict, candidate, as a run makes them, with trainings of a few steps."""
+    budget = Budget(("radar", "early"), 2, 2, Recipe(steps=4, batch=2))
+    monkeypatch.setitem(BUDGETS, "demo", budget)
+    apply_features()
+    resources = {"fleet": FleetResource(home_path=str(home.root)), "profile": Profile(name="demo")}
+    told = {assets.SAMPLES: {"dataset": "first"}, BUNDLE: {"bundle": bundle_of(home, tmp_path)}}
+
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def materialize(*wanted: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
+            return dg.materialize(list(wanted), instance=instance, resources=resources, raise_on_error=False)
+
+        for key, metadata in told.items():
+            instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata))
+        trained = materialize(training_set, bake_off, model)
+        assert trained.success
+        [set_] = trained.asset_materializations_for_node("train__training_set")
+        folder = Path(str(set_.metadata["folder"].value))
+        snapshot = lake.at(made.manifest.commit_id)
+        for split in ("train", "validation", "test"):
+            frames = FrameSet.load(folder / split)
+            recordings = fetch_recordings(snapshot, frames.drives, tmp_path / "recordings")
+            assert len(frames)
+            driven = Drives(recordings, frames, vehicle_rig())
+            assert driven.otherwise == {"not_made": 0, "other_context": 0}
+        judged = materialize(report, verdict)
+        [check] = judged.get_asset_check_evaluations()
+        assert not check.passed
+        packaged = materialize(release_candidate)
+        assert not packaged.success
+    [check] = packaged.get_asset_check_evaluations()
+    assert not check.passed
+    releases = Releases(home.releases)
+    [id_] = releases.ids()
+    assert releases.release(id_).state is State.CANDIDATE
+    assert releases.verdict(id_).bound_to["dataset_commit"] == made.manifest.commit_id
+    with pytest.raises(FleetError, match="has no PASS"):
+        verify_candidate(releases, id_)
+
+
+def bundle_of(home: Home, scratch: Path) -> str:
+    """The installation's feature bundle, of a frame of no drive; its id."""
+    views = [live_view(name, 1) for name in ("ego_motion", "scene_context", "sensor_health")]
+    build_snapshot(
+        scratch / "snapshot", views, service=SERVICE, lakefs_commit="c0ffee", delta_versions={"features.ego_motion": 1}
+    )
+    return service_bundle(home, scratch / "snapshot", bundle_folder(home, SERVICE)).id

@@ -79,7 +79,7 @@ def test_a_missing_sensor_is_missing_and_the_others_are_there(
 
 
 def test_a_late_sensor_is_older_or_missing_by_the_causal_policy(recordings: list[Path], judged: FrameSet) -> None:
-    """A camera that comes 50 ms late misses frames that wait 20 ms: what counts is the picture before."""
+    """A camera that comes 150 ms late misses frames that wait 20 ms: what counts is the picture before."""
     _, given = run(REHEARSALS["camera_stale_150_ms"], recordings, judged)
     late, usual = ages_s(given)[:, 0], judged.age_s[:, 0]
     assert np.isnan(late).mean() > 0.5 or np.nanmedian(late) > np.nanmedian(usual) + 0.09
@@ -146,6 +146,30 @@ def test_where_a_clock_was_set_a_frame_that_the_vehicle_does_not_make_is_answere
     judged = frames_of_recordings([path], every_s=0.5)  # as the vehicle makes them; all but one
     found, _ = run(Rehearsal("nothing"), [path], one_otherwise(judged))
     assert found.frame.tolist() == [0, *range(2, len(judged))]
+
+
+def test_of_a_recording_that_was_cut_off_the_rest_is_missed(
+    recordings: list[Path], judged: FrameSet, tmp_path: Path
+) -> None:
+    content = recordings[0].read_bytes()
+    (tmp_path / "one.mcap").write_bytes(content[: int(0.7 * len(content))])
+    of_drive = judged.of_drives(["one"])
+    found, _ = run(Rehearsal("nothing"), [tmp_path / "one.mcap"], of_drive)
+    assert 0 < len(found) < len(of_drive)
+    assert found.frame.tolist() == list(range(len(found)))
+
+
+def test_what_the_vehicle_knows_otherwise_is_what_it_is_judged_on_and_counted(
+    recordings: list[Path], judged: FrameSet
+) -> None:
+    context = np.array(judged.context)
+    context[1] += 1
+    seen, of_drive = Seen(), {path.stem: [path] for path in recordings}
+    drives = Drives(of_drive, replace(judged, context=context), vehicle_rig())
+    drives.nominal(seen)
+    np.testing.assert_array_equal(np.concatenate([one.context for one in seen.given]), judged.context)
+    assert drives.otherwise == {"not_made": 0, "other_context": 1}
+    assert Drives(of_drive, judged, vehicle_rig()).otherwise == {"not_made": 0, "other_context": 0}
 
 
 def one_otherwise(judged: FrameSet) -> FrameSet:
