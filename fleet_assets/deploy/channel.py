@@ -118,10 +118,8 @@ def advance(releases: Releases, now: datetime | None = None) -> Published | None
     else:
         published = refresh(releases, now) if releases.published() else None
     if failed:
-        id_, error = failed[0]
-        raise FleetError(
-            f"{id_[:12]} was not published: {error.what}", where=error.where, remedy=error.remedy
-        ) from error
+        first, why = failed[0]
+        raise FleetError(f"{first[:12]} was not published: {why.what}", where=why.where, remedy=why.remedy) from why
     return published
 
 
