@@ -342,6 +342,7 @@ def test_commands(home: Home, made: Dataset) -> None:
     assert "it has no rows in features.ego_motion" in for_people.stderr
 
 
+@pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")  # MLflow asks SQLAlchemy for what it will drop
 def test_from_samples_to_a_candidate_without_pass(
     home: Home, lake: Lake, made: Dataset, samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,7 +93,7 @@ def test_a_model_without_an_end_is_ended(payload: Path) -> None:
 
 
 def test_a_model_that_needs_too_long_for_a_frame_is_refused(payload: Path) -> None:
-    looping(payload / "model", 200_000)
+    looping(payload / "model", 20_000)
     with pytest.raises(FleetError) as caught:
         try_out(payload, {**LIMITS, "frame_ms": 1})
     assert "ms for a frame (allowed 1)" in str(caught.value.where)
