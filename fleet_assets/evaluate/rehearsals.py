@@ -71,12 +71,14 @@ class Drives:
     def otherwise(self) -> dict[str, int]:
         """How the vehicle's frames differ from the lake's: how many it does not make, and of how many it knows another context
         or age. It is judged on its own."""
-        not_made = sum(int((drive.t_ns == NO_TIME).sum()) for drive in self._drives)
-        return {"not_made": not_made, "other_context": sum(drive.other_context for drive in self._drives)}
+        return {
+            "not_made": sum(int((~drive.made).sum()) for drive in self._drives),
+            "other_context": sum(drive.other_context for drive in self._drives),
+        }
 
     def nominal(self, detect: Detect) -> Objects:
         """What a model finds when nothing goes wrong: in what the vehicle's code makes of the recordings."""
-        return self._found([(drive.t_ns != NO_TIME, drive.seen) for drive in self._drives], detect)
+        return self._found(((drive.made, drive.seen) for drive in self._drives), detect)
 
     def rehearse(self, rehearsal: Rehearsal, detect: Detect) -> Objects:
         """What a model finds when this goes wrong.
@@ -88,7 +90,7 @@ class Drives:
 
     def _rehearsed(self, drive: _Drive, rehearsal: Rehearsal) -> tuple[np.ndarray, FrameSet]:
         found = frames(_Changed.of(drive.paths, rehearsal, self._rig), self._rig)
-        got = drive.t_ns != NO_TIME
+        got = drive.made
         at = _at(rehearsal.changed(found) if rehearsal.changed else found, drive.t_ns[got])
         got[got] = [frame is not None for frame in at]
         return got, _with(drive.judged.only(got), [frame for frame in at if frame is not None])
@@ -105,14 +107,29 @@ class Drives:
 @dataclass(frozen=True)
 class _Drive:
     """judged: frames as the lake has them. t_ns: int64 [frames], when the vehicle's clock had each, NO_TIME for one that it does
-    not make. seen: those that it makes, as it makes them. other_context: of how many of these context or ages are not the
-    lake's."""
+    not make. context, age_s: as the vehicle knows them; the lake's where it makes no frame."""
 
     paths: Sequence[Path]
     judged: FrameSet
     t_ns: np.ndarray
-    seen: FrameSet
-    other_context: int
+    context: np.ndarray
+    age_s: np.ndarray
+
+    @property
+    def made(self) -> np.ndarray:
+        """bool [frames]: those that the vehicle makes."""
+        return self.t_ns != NO_TIME
+
+    @property
+    def seen(self) -> FrameSet:
+        """These, as it makes them."""
+        return replace(self.judged, context=self.context, age_s=self.age_s).only(self.made)
+
+    @property
+    def other_context(self) -> int:
+        """Of how many of these context or ages are not the lake's."""
+        same = _same_rows(self.context, self.judged.context) & _same_rows(self.age_s, self.judged.age_s)
+        return int((~same).sum())
 
     @classmethod
     def driven(cls, name: str, paths: Sequence[Path], judged: FrameSet, rig: Rig) -> _Drive:
@@ -141,9 +158,7 @@ class _Drive:
                 where=f"{lacking.size} of {len(judged)}, the first is frame {lacking[0]}",
                 remedy="Make the samples again with this version, from these recordings.",
             )
-        same = _same_rows(context, judged.context) & _same_rows(age_s, judged.age_s)
-        seen = replace(judged, context=context, age_s=age_s).only(t_ns != NO_TIME)
-        return cls(paths, judged, t_ns, seen, int((~same).sum()))
+        return cls(paths, judged, t_ns, context, age_s)
 
 
 def _same_rows(some: np.ndarray, other: np.ndarray) -> np.ndarray:
