@@ -185,6 +185,24 @@ def test_a_clock_that_is_set_otherwise_in_the_lake_does_not_matter(recordings: l
     assert np.concatenate([one.t_ns for one in given]).tolist() == later.t_ns.tolist()
 
 
+@pytest.fixture(scope="module")
+def one_drive(recordings: list[Path], judged: FrameSet) -> Drives:
+    return Drives({"one": recordings[:1]}, judged.of_drives(["one"]), vehicle_rig())
+
+
+@pytest.mark.parametrize("name", REHEARSALS)
+def test_each_rehearsal_runs_and_changes_what_the_model_gets(name: str, one_drive: Drives, judged: FrameSet) -> None:
+    """But for a LiDAR that is late: it sets the frames, which are late then, and the same."""
+    seen, nominal = Seen(), judged.of_drives(["one"])
+    found = one_drive.rehearse(REHEARSALS[name], seen)
+    assert len(found) > 0
+    [given] = seen.given
+    answered = nominal.only(np.isin(np.arange(len(nominal)), found.frame))
+    arrays = ("camera", "lidar", "radar", "context", "age_s")
+    same = all(np.array_equal(getattr(given, one), getattr(answered, one), equal_nan=True) for one in arrays)
+    assert not (same and len(found) == len(nominal)) or name.startswith("lidar_stale")
+
+
 def test_every_rehearsal_of_the_issue_is_there() -> None:
     kinds = {"missing", "noisy", "contradicting", *(f"stale_{ms}_ms" for ms in STALE_MS)}
     assert set(REHEARSALS) == {f"{sensor}_{kind}" for sensor in SENSORS for kind in kinds} | {"load_spike"}
