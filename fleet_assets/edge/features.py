@@ -110,21 +110,21 @@ class FeatureBundle:
         return cls(Path(path), keys, compiled)
 
     def _load(self) -> None:
-        if (self._root / bundles.MANIFEST).exists():
-            self._stamp, self._folder = None, self._root
-            manifest = bundles.Manifest.read(self._folder, self._keys)
-            manifest.check(self._folder)
+        folder, stamp = self._root, self._state_stamp()
+        if (folder / bundles.MANIFEST).exists():
+            stamp = None
+            manifest = bundles.Manifest.read(folder, self._keys)
+            manifest.check(folder)
         else:
-            self._stamp = self._state_stamp()
             active = bundles.state(self._root)["active"]
             if active is None:
                 raise FleetError(f"{self._root} has no active bundle", remedy="Install one and activate it.")
-            self._folder = bundles.version_folder(self._root, active)
-            manifest = bundles.Manifest.read(self._folder, self._keys)
+            folder = bundles.version_folder(self._root, active)
+            manifest = bundles.Manifest.read(folder, self._keys)
             if manifest.id != active:
-                raise FleetError(f"{self._folder} holds another version", remedy="Install the bundle anew.")
-            bundles.check_quickly(self._folder, manifest)
-        snapshot = Snapshot.open(self._folder / bundles.SNAPSHOT)
+                raise FleetError(f"{folder} holds another version", remedy="Install the bundle anew.")
+            bundles.check_quickly(folder, manifest)
+        snapshot = Snapshot.open(folder / bundles.SNAPSHOT)
         views = {view.name: view for view in snapshot.views.values()}
         versions = Versions(
             bundle=manifest.id,
@@ -138,6 +138,8 @@ class FeatureBundle:
         readers = {name: _Reader(view, snapshot, self._compiled) for name, view in snapshot.views.items()}
         self._current: tuple[Versions, dict[str, _Reader]] = (versions, readers)
         self.manifest, self.snapshot = manifest, snapshot
+        # Only now: a version that could not be taken up is tried again by the next refresh.
+        self._stamp, self._folder = stamp, folder
 
     def _state_stamp(self) -> tuple[int, int] | None:
         try:
@@ -151,7 +153,10 @@ class FeatureBundle:
         return self._current[0]
 
     def refresh(self) -> bool:
-        """Takes up the active version if it changed; gives whether it did. Two microseconds if it did not."""
+        """Takes up the active version if it changed; gives whether it did. Two microseconds if it did not.
+
+        Raises FleetError while the active version is not as it was signed; look-ups then go on in the one before.
+        """
         if self._stamp is None or self._state_stamp() == self._stamp:
             return False
         before = self.versions.bundle

@@ -240,6 +240,23 @@ def test_activate_refresh_and_roll_back(tmp_path: Path, key: SigningKey, ring: K
     assert not bundles.version_folder(root, ids[0]).exists()  # older than those that are kept
 
 
+def test_a_version_that_is_repaired_is_taken_up(tmp_path: Path, key: SigningKey, ring: KeyRing, root: Path) -> None:
+    first = installed(root, made(tmp_path / "a", key, numeric_view(30, 3, value=1.0)), ring)
+    opened = FeatureBundle.open(root, ring)
+    out, better = opened.answer("place"), made(tmp_path / "b", key, numeric_view(30, 3, value=2.0))
+    second = installed(root, better, ring)
+    flipped(bundles.version_folder(root, second) / bundles.SNAPSHOT, 100)
+    for _ in range(2):  # for as long as it is damaged, and on with the one before
+        with pytest.raises(FleetError, match="not what was signed"):
+            opened.refresh()
+        assert opened.lookup("place", 3, out).values[0] == 1.0
+        assert out.versions.bundle == first
+    opened.verify()
+    assert installed(root, better, ring) == second
+    assert opened.refresh()
+    assert opened.lookup("place", 3, out).values[0] == 2.0
+
+
 def test_an_answer_for_other_features_is_refused_after_a_refresh(
     tmp_path: Path, key: SigningKey, ring: KeyRing, root: Path
 ) -> None:
