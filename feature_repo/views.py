@@ -11,9 +11,12 @@ _ALWAYS = timedelta(0)
 
 ego_motion = feature_view("features.ego_motion", entities=[drive, frame], ttl=_ALWAYS)
 sensor_health = feature_view("features.sensor_health", entities=[drive, frame], ttl=_ALWAYS)
-# The same rows by vehicle: of each, those of its last frame.
 vehicle_health = feature_view(
-    "features.sensor_health", entities=[vehicle], ttl=timedelta(days=30), name="vehicle_health"
+    "features.sensor_health",
+    entities=[vehicle],
+    ttl=timedelta(days=30),
+    name="vehicle_health",
+    description="Of each vehicle, whether each sensor spoke, at its rate, in time and of something new, at its last frame.",
 )
 scene_context = feature_view("features.scene_context", entities=[drive, frame], ttl=_ALWAYS)
 position = feature_view("features.position", entities=[drive, frame], ttl=_ALWAYS)

@@ -5,8 +5,10 @@ publications of places and of lanes; the registry; and the snapshot that is look
 What is not per drive runs by schedule or by hand, never eagerly, and its checks block what comes after it in the same run.
 """
 
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -208,12 +210,16 @@ def online_snapshot(
     yield _check("bias", list(map(str, biased)), dg.AssetCheckSeverity.WARN)
     if any(audited.values()):
         raise dg.Failure("The features are not what they should be; no snapshot was made.", allow_retries=False)
-    built = service_snapshot(snapshot, SERVICE, snapshot_file(fleet.home, SERVICE))
-    publish_online(built.path, SERVICE)
-    findings = online_differences(snapshot, SERVICE)
+    file = snapshot_file(fleet.home, SERVICE)
+    # Beside the last good one, which stays when this one is not as it should be.
+    fresh = file.with_name(f"{file.name}.new")
+    built = service_snapshot(snapshot, SERVICE, fresh)
+    findings = online_differences(snapshot, fleet.home, SERVICE, fresh)
     yield _check(_WRITTEN, findings, dg.AssetCheckSeverity.ERROR)
     if findings:
-        raise dg.Failure("The online store does not answer what the lake has.", allow_retries=False)
+        raise dg.Failure("The online store would not answer what the lake has.", allow_retries=False)
+    fresh.replace(file)
+    publish_online(file, SERVICE)
     yield dg.MaterializeResult(
         data_version=dg.DataVersion(snapshot.commit_id),
         metadata={
@@ -222,7 +228,7 @@ def online_snapshot(
             "bytes": built.file_bytes,
             "rows": dict(built.rows),
             "schema_hash": built.schema_hash,
-            "file": str(built.path),
+            "file": str(file),
         },
     )
 
@@ -245,14 +251,18 @@ def online_snapshot(
 def edge_bundle(
     context: dg.AssetExecutionContext, fleet: FleetResource
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-    from fleet_assets.features.service_snapshot import bundle_differences, bundle_folder, service_bundle, snapshot_file
+    from fleet_assets.features import service_snapshot as made
 
-    folder = bundle_folder(fleet.home, SERVICE)
-    manifest = service_bundle(fleet.home, snapshot_file(fleet.home, SERVICE), folder)
-    findings = bundle_differences(fleet.lake, fleet.home, SERVICE)
-    yield _check(_WRITTEN, findings, dg.AssetCheckSeverity.ERROR, asset=BUNDLE)
-    if findings:
-        raise dg.Failure("The bundle does not hold what the lake has.", allow_retries=False)
+    folder = made.bundle_folder(fleet.home, SERVICE)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
+        fresh = Path(scratch, "bundle")
+        manifest = made.service_bundle(fleet.home, made.snapshot_file(fleet.home, SERVICE), fresh)
+        findings = made.bundle_differences(fleet.lake, fleet.home, SERVICE, fresh)
+        yield _check(_WRITTEN, findings, dg.AssetCheckSeverity.ERROR, asset=BUNDLE)
+        if findings:
+            raise dg.Failure("The bundle does not hold what the lake has; the last one stays.", allow_retries=False)
+        made.replace_bundle(fresh, folder)
     yield dg.MaterializeResult(
         data_version=dg.DataVersion(manifest.id),
         metadata={"bundle": manifest.id, "lakefs_commit": manifest.signed["lakefs_commit"], "folder": str(folder)},

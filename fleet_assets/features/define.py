@@ -27,8 +27,10 @@ def feature_columns(contract: TableContract, keys: Sequence[str] = ()) -> list[s
     return [column.name for column in contract.columns if column.name not in {*KEYS_AND_TIMES, *keys}]
 
 
-def feature_view(table: str, *, entities: Sequence[Entity], ttl: timedelta, name: str | None = None) -> FeatureView:
-    """A view over a feature table. ttl 0: a row never expires."""
+def feature_view(
+    table: str, *, entities: Sequence[Entity], ttl: timedelta, name: str | None = None, description: str = ""
+) -> FeatureView:
+    """A view over a feature table. ttl 0: a row never expires. description: that of the table unless given."""
     contract = contract_of(table)
     view = name or table.split(".")[1]
     keys = [entity.join_key for entity in entities]
@@ -51,7 +53,7 @@ def feature_view(table: str, *, entities: Sequence[Entity], ttl: timedelta, name
             for c in [*keys, *feature_columns(contract, keys)]
         ],
         source=DeltaSource(table=table, name=view),
-        description=contract.description,
+        description=description or contract.description,
         owner=contract.owner,
         tags=tags,
     )

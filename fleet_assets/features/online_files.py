@@ -69,6 +69,19 @@ class OnlineFiles:
         self.tables: dict[str, Table] = {}
         self.epoch = 0  # changes when a table's bases do
         self._inode, self._read_to = -1, 0
+        self._moments = 0
+
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        """Holds the lock; all that is read meanwhile, in moments inside of it too, is of the outermost one's begin."""
+        with self.lock:
+            if not self._moments:
+                self.refresh()
+            self._moments += 1
+            try:
+                yield
+            finally:
+                self._moments -= 1
 
     def refresh(self) -> None:
         """Takes up what was written since: one look at the log's size if nothing was."""

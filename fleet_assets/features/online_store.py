@@ -131,8 +131,7 @@ class SnapshotOnlineStore(OnlineStore):
         files = self.files(config)
         wanted = [field for field in table.features if requested_features is None or field.name in requested_features]
         found: list[tuple[datetime | None, dict[str, Value] | None]] = []
-        with files.lock:
-            files.refresh()
+        with files.moment():
             source = Source(files.table(table_name(config, table)), table, [field.name for field in wanted])
             for key in entity_keys:
                 row = source.one(key_of(key), values_of(key))
@@ -172,17 +171,19 @@ class SnapshotOnlineStore(OnlineStore):
         if not include_feature_view_version_metadata:
             plan = self._plan(config, features, registry, project, full_feature_names)
         request = plan.request(entity_rows) if plan is not None and plan.fast else None
-        if plan is None or request is None:
-            return super().get_online_features(
-                config=config,
-                features=features,
-                entity_rows=entity_rows,
-                registry=registry,
-                project=project,
-                full_feature_names=full_feature_names,
-                include_feature_view_version_metadata=include_feature_view_version_metadata,
-            )
         files = self.files(config)
+        if plan is None or request is None:
+            # Feast reads view by view; a version that is published in between is for the next answer.
+            with files.moment():
+                return super().get_online_features(
+                    config=config,
+                    features=features,
+                    entity_rows=entity_rows,
+                    registry=registry,
+                    project=project,
+                    full_feature_names=full_feature_names,
+                    include_feature_view_version_metadata=include_feature_view_version_metadata,
+                )
         with files.lock:
             files.refresh()
             return plan.answer(files, request)

@@ -53,18 +53,22 @@ class InstallationOnlineStore(SnapshotOnlineStore):
         return self._files
 
 
-def publish_online(snapshot: Path, service: str) -> None:
-    """What the online store answers from, for the views of a service, in one step."""
-    store = feature_store()
+def publish_online(snapshot: Path, service: str, store: FeatureStore | None = None) -> None:
+    """What the online store (the installation's unless given) answers from, for the views of a service, in one step."""
+    store = store or feature_store()
     online = store._get_provider().online_store
     if not isinstance(online, InstallationOnlineStore):
         raise FleetError(f"The online store is {type(online).__name__}", remedy="See feature_repo/feature_store.yaml.")
     online.files(store.config).publish(snapshot, service)
 
 
-def feature_store() -> FeatureStore:
-    """The store of FLEET_HOME's installation. Call `apply` once before."""
-    return FeatureStore(repo_path=str(REPO))
+def feature_store(online: Path | None = None) -> FeatureStore:
+    """The store of FLEET_HOME's installation. Call `apply` once before. online: a folder that it answers from instead of the
+    installation's."""
+    store = FeatureStore(repo_path=str(REPO))
+    if online is not None:
+        store.config.online_store.path = str(online)
+    return store
 
 
 def apply() -> None:

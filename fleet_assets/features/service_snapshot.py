@@ -11,16 +11,17 @@ import hashlib
 import math
 import os
 import secrets
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from feast import FeatureStore
 
 from fleet_assets.edge.bundle import Manifest, activate, install
 from fleet_assets.edge.features import FeatureBundle
+from fleet_assets.edge.snapshot import Snapshot
 from fleet_assets.errors import FleetError
 from fleet_assets.features.bundle_build import build_bundle
 from fleet_assets.features.catalogue import look_up
@@ -28,14 +29,16 @@ from fleet_assets.features.registry import definitions, feature_store, publish_o
 from fleet_assets.features.snapshot_build import EVENT_TIME, Built, SnapshotView, build_snapshot
 from fleet_assets.features.source import DeltaSource
 from fleet_assets.lake.lake import Lake
-from fleet_assets.lake.tables import Snapshot, contract_of
+from fleet_assets.lake.tables import Snapshot as LakeSnapshot
+from fleet_assets.lake.tables import contract_of
 from fleet_assets.services.home import Home
 from fleet_assets.signing.keys import KeyRing, SigningKey
 
+Value = float | str | None  # of a feature; None where it is not known
 _COMPARED = 200  # keys of a view that are looked up in a bundle before it counts
 
 
-def service_snapshot(snapshot: Snapshot, service: str, path: Path) -> Built:
+def service_snapshot(snapshot: LakeSnapshot, service: str, path: Path) -> Built:
     """Writes the snapshot file of a service. Raises FleetError for an unknown service, and for one without any row."""
     views = _views_of(service)
     made = [_view(snapshot, view) for view in views]
@@ -59,7 +62,7 @@ def _views_of(service: str) -> list[Any]:
     return [views[one.name] for one in known[service].feature_view_projections if one.name in views]
 
 
-def _view(snapshot: Snapshot, view: Any) -> SnapshotView:
+def _view(snapshot: LakeSnapshot, view: Any) -> SnapshotView:
     source: DeltaSource = view.batch_source
     keys = [column.name for column in view.entity_columns]
     features = [field.name for field in view.features]
@@ -93,23 +96,27 @@ def bundle_folder(home: Home, service: str) -> Path:
 
 
 def service_bundle(home: Home, file: Path, folder: Path) -> Manifest:
-    """Signs a snapshot file as a bundle, in place of an earlier one in the folder."""
-    kernels = [
-        {"feature": view, "kernel": kernel.__name__, "identity": identity}
-        for view, (kernel, identity) in _kernels().items()
+    """Signs a snapshot file as a bundle, in a new folder."""
+    return build_bundle(file, folder, [installation_key(home)], kernels=kernels_of(file))
+
+
+def replace_bundle(fresh: Path, folder: Path) -> None:
+    """Puts a bundle in place of the one in the folder. Both are on one file system."""
+    with tempfile.TemporaryDirectory(dir=fresh.parent) as gone:
+        if folder.exists():
+            os.rename(folder, Path(gone, folder.name))
+        os.rename(fresh, folder)
+
+
+def kernels_of(file: Path) -> list[dict[str, str]]:
+    """What makes the live features of a snapshot file: the kernels of its views, as the definitions name them."""
+    tags = {view.name: view.tags for view in definitions().feature_views}
+    views = {view.name: view for view in Snapshot.open(file).views.values()}
+    return [
+        {"feature": name, "kernel": tags[name]["kernel"], "identity": view.identity}
+        for name, view in views.items()
+        if "kernel" in tags.get(name, {})
     ]
-    fresh = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
-    manifest = build_bundle(file, fresh, [installation_key(home)], kernels=kernels)
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(fresh, folder)
-    return manifest
-
-
-def _kernels() -> dict[str, tuple[Any, str]]:
-    from fleet_assets.features.identity import KERNELS, identities
-
-    return {view: (KERNELS[view], identity) for view, identity in identities().items()}
 
 
 def installation_key(home: Home) -> SigningKey:
@@ -126,27 +133,33 @@ def installation_key(home: Home) -> SigningKey:
     return SigningKey.read(path, phrase.read_text())
 
 
-def three_ways(
-    home: Home, lake: Lake, service: str, view: str, key: dict[str, Any]
-) -> dict[str, dict[str, float | None]]:
-    """The features of one key: from the lake, through Feast's online store, and on a vehicle that has installed the bundle; all
-    from the lake as it is now."""
-    snapshot = lake.at()
-    file, folder = snapshot_file(home, service), bundle_folder(home, service)
-    service_snapshot(snapshot, service, file)
-    publish_online(file, service)
-    service_bundle(home, file, folder)
-    found = look_up(service, key, ref=snapshot.commit_id, time=None)["features"]
-    with _vehicle(home, folder) as device:
-        answer = device.answer(view)
-        values = tuple(key.values())
-        device.lookup(view, values if len(values) > 1 else values[0], answer)
-        names = answer.features
-        told = feature_store().get_online_features([f"{view}:{name}" for name in names], [key]).to_dict()
-        return {
-            name: {"lake": found[name], "online": told[name][0], "vehicle": _number(value)}
-            for name, value in zip(names, answer.values.tolist(), strict=True)
-        }
+def three_ways(home: Home, service: str, view: str, entity: dict[str, Any]) -> dict[str, dict[str, Value]]:
+    """The features of a view for one entity: from the lake at the commit of the service's bundle, through Feast's online store,
+    and on a vehicle that has installed the bundle. entity: all join keys of the service. Raises FleetError if there is no bundle.
+    """
+    with _vehicle(home, bundle_folder(home, service)) as device:
+        found = look_up(service, entity, ref=device.versions.lakefs_commit, time=None)["features"]
+        key = {name: entity[name] for name in device.snapshot.view(view).entities}
+        carried = _on_vehicle(device, view, key)
+    told = _online(feature_store(), view, list(carried), key)
+    return {name: {"lake": found[name], "online": told[name], "vehicle": carried[name]} for name in carried}
+
+
+def _online(store: FeatureStore, view: str, names: Sequence[str], key: dict[str, Any]) -> dict[str, Value]:
+    found = store.get_online_features([f"{view}:{name}" for name in names], [key]).to_dict()
+    return {name: found[name][0] for name in names}
+
+
+def _on_vehicle(device: FeatureBundle, view: str, key: dict[str, Any]) -> dict[str, Value]:
+    """As the lake has it: None for what is not known, and a category by its text."""
+    stored, answer = device.snapshot.view(view), device.answer(view)
+    values = tuple(key.values())
+    device.lookup(view, values if len(values) > 1 else values[0], answer)
+    found: dict[str, Value] = {name: None if math.isnan(value) else value for name, value in answer.to_dict().items()}
+    for index, texts in stored.categories.items():
+        code = answer.values[index]
+        found[stored.features[index]] = None if math.isnan(code) else texts[int(code)]
+    return found
 
 
 @contextlib.contextmanager
@@ -158,34 +171,29 @@ def _vehicle(home: Home, folder: Path) -> Iterator[FeatureBundle]:
         yield FeatureBundle.open(Path(root), ring)
 
 
-def bundle_differences(lake: Lake, home: Home, service: str) -> list[str]:
-    """Installs the bundle as a vehicle does, into a folder of its own, and looks keys up that the lake has at the bundle's
+def bundle_differences(lake: Lake, home: Home, service: str, folder: Path) -> list[str]:
+    """Installs a bundle as a vehicle does, into a folder of its own, and looks keys up that the lake has at the bundle's
     commit. Gives what differs, a sentence each."""
-    with _vehicle(home, bundle_folder(home, service)) as device:
-
-        def on_vehicle(view: Any, key: dict[str, Any]) -> dict[str, float | None]:
-            answer = device.answer(view.name)
-            values = tuple(key.values())
-            device.lookup(view.name, values if len(values) > 1 else values[0], answer)
-            return dict(zip(answer.features, answer.values.tolist(), strict=True))
-
-        return _differences(lake.at(device.versions.lakefs_commit), service, "the bundle", on_vehicle)
+    with _vehicle(home, folder) as device:
+        snapshot = lake.at(device.versions.lakefs_commit)
+        return _differences(snapshot, service, "the bundle", lambda view, _, key: _on_vehicle(device, view, key))
 
 
-def online_differences(snapshot: Snapshot, service: str) -> list[str]:
-    """As bundle_differences, for what Feast's online store answers."""
-    store = feature_store()
-
-    def online(view: Any, key: dict[str, Any]) -> dict[str, float | None]:
-        names = [field.name for field in view.features]
-        found = store.get_online_features([f"{view.name}:{name}" for name in names], [key]).to_dict()
-        return {name: found[name][0] for name in names}
-
-    return _differences(snapshot, service, "the online store", online)
+def online_differences(snapshot: LakeSnapshot, home: Home, service: str, file: Path) -> list[str]:
+    """As bundle_differences, for what Feast answers once the snapshot file is published: here, to nobody else."""
+    with tempfile.TemporaryDirectory(dir=home.scratch, prefix="online-") as folder:
+        store = feature_store(Path(folder))
+        publish_online(file, service, store)
+        return _differences(
+            snapshot, service, "the online store", lambda view, names, key: _online(store, view, names, key)
+        )
 
 
 def _differences(
-    snapshot: Snapshot, service: str, where: str, look_up: Callable[[Any, dict[str, Any]], Mapping[str, float | None]]
+    snapshot: LakeSnapshot,
+    service: str,
+    where: str,
+    look_up: Callable[[str, list[str], dict[str, Any]], Mapping[str, Value]],
 ) -> list[str]:
     findings = []
     for view in _views_of(service):
@@ -195,18 +203,13 @@ def _differences(
         rows = _some(snapshot.scan(source.table, [*keys, *names, source.timestamp_field]), keys, view)
         for row in rows.to_pylist():
             key = {name: row[name] for name in keys}
-            told = look_up(view, key)
+            told = look_up(view.name, names, key)
             findings += [
                 f"{view.name}:{name} of {tuple(key.values())} is {told[name]} in {where}, {row[name]} in the lake"
                 for name in names
-                if _number(told[name]) != _number(row[name])
+                if told[name] != row[name]
             ]
     return findings
-
-
-def _number(value: float | None) -> float | None:
-    """Unknown is None in the lake, and NaN in an array."""
-    return None if value is None or math.isnan(value) else float(value)
 
 
 def _some(rows: pa.Table, keys: list[str], view: Any) -> pa.Table:

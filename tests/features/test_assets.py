@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +18,7 @@ from fleet_assets.capture.context_files import read
 from fleet_assets.capture.deliver import deliver
 from fleet_assets.edge.bundle import activate, install
 from fleet_assets.edge.features import FeatureBundle
+from fleet_assets.edge.snapshot import Snapshot
 from fleet_assets.errors import FleetError
 from fleet_assets.features import assets, checks
 from fleet_assets.features.batch import features_batch
@@ -27,10 +29,13 @@ from fleet_assets.features.places import CONTEXT, VISITS, publish_places
 from fleet_assets.features.registry import feature_store, publish_online
 from fleet_assets.features.replay import OUTPUTS
 from fleet_assets.features.service_snapshot import (
+    bundle_differences,
     bundle_folder,
     installation_key,
+    online_differences,
     service_bundle,
     service_snapshot,
+    snapshot_file,
     three_ways,
 )
 from fleet_assets.features.write import publication_key, upsert
@@ -86,6 +91,14 @@ def made(home: Home, lake: Lake, drives: list[str]) -> dg.ExecuteInProcessResult
     return dg.materialize(chosen, resources={"fleet": FleetResource(home_path=str(home.root))})
 
 
+def publish(home: Home, lake: Lake, service: str) -> None:
+    """Snapshot and bundle of a service that the graph makes none of."""
+    file, folder = snapshot_file(home, service), bundle_folder(home, service)
+    service_snapshot(lake.at(), service, file)
+    publish_online(file, service)
+    service_bundle(home, file, folder)
+
+
 def test_live_features_of_every_frame(lake: Lake, drives: list[str]) -> None:
     snapshot = lake.at()
     assert checks.row_counts(snapshot, drives) == []
@@ -135,7 +148,7 @@ def test_three_ways_to_the_same_features(
     for name, value in zip(answer.features, answer.values.tolist(), strict=True):
         assert online[name] == [row[name]]
         assert value == row[name] == offline["features"][name] or (math.isnan(value) and row[name] is None)
-    ways = three_ways(home, lake, assets.SERVICE, "ego_motion", {"drive_id": drives[0], "frame": 60})
+    ways = three_ways(home, assets.SERVICE, "ego_motion", {"drive_id": drives[0], "frame": 60})
     assert [name for name, found in ways.items() if len(set(found.values())) > 1] == []
     assert offline["features"]["stopping_distance_m"] == pytest.approx(
         row["speed_mps"] * 1.2 + row["speed_mps"] ** 2 / 8
@@ -149,7 +162,8 @@ def test_the_last_health_of_a_vehicle_three_ways(
     assert set(rows["vehicle"].to_pylist()) == {"car7"}
     last = rows.slice(rows.num_rows - 1).to_pylist()[0]
     assert last["drive_id"] == drives[1]
-    ways = three_ways(home, lake, "vehicle_health_v1", "vehicle_health", {"vehicle": "car7"})
+    publish(home, lake, "vehicle_health_v1")
+    ways = three_ways(home, "vehicle_health_v1", "vehicle_health", {"vehicle": "car7"})
     # Months later, the lake does not count it, and the other two say how old it is.
     assert ways == {name: {"lake": None, "online": last[name], "vehicle": last[name]} for name in ways}
     assert sum(found["online"] is not None for found in ways.values()) > 10
@@ -184,6 +198,29 @@ def test_a_finding_stops_the_snapshot(
         assert stopped.get_asset_materialization_events() == []
     finally:
         features_batch(home, lake, drives, run_id="healed", parallel=False)
+
+
+def test_what_differs_from_the_lake_leaves_the_last_bundle(
+    home: Home, lake: Lake, made: dg.ExecuteInProcessResult
+) -> None:
+    file, folder = snapshot_file(home, assets.SERVICE), bundle_folder(home, assets.SERVICE)
+    good, kept = file.read_bytes(), {path.name: path.read_bytes() for path in folder.iterdir()}
+    layout = Snapshot.open(file).view("ego_motion").layout
+    changed = bytearray(good)
+    np.frombuffer(changed, layout.row_dtype, layout.rows, layout.rows_offset)["0"][:] += 1e-9
+    file.write_bytes(changed)
+    resources = {"fleet": FleetResource(home_path=str(home.root))}
+    try:
+        stopped = dg.materialize([assets.edge_bundle], resources=resources, raise_on_error=False)
+        differ = online_differences(lake.at(Snapshot.open(file).metadata["lakefs_commit"]), home, assets.SERVICE, file)
+    finally:
+        file.write_bytes(good)
+    assert not stopped.success
+    (check,) = stopped.get_asset_check_evaluations()
+    assert "ego_motion:speed_mps" in str(check.metadata["findings"].value)
+    assert "ego_motion:speed_mps" in " ".join(differ)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
+    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
 
 
 # ---- places ----------------------------------------------------------------------------------------------------------
@@ -225,7 +262,7 @@ def lane_table(lake: Lake) -> pa.Table:
 
 
 def test_the_lane_of_a_drive_three_ways(
-    made: dg.ExecuteInProcessResult, home: Home, lake: Lake, drives: list[str], tmp_path: Path
+    made: dg.ExecuteInProcessResult, home: Home, lake: Lake, drives: list[str]
 ) -> None:
     """From the position of a frame to the curvature of its lane: in the lake, through Feast, and on a vehicle."""
     service, names = "planning_context_v2", ["lane_curvature_per_m", "lane_map_version"]
@@ -234,19 +271,12 @@ def test_the_lane_of_a_drive_three_ways(
     frame = rows.filter(pc.is_valid(rows["lane_cell"])).to_pylist()[-1]
     offline = look_up(service, {"drive_id": drives[0], **frame}, ref=commit, time=None)["features"]
     assert offline["lane_curvature_per_m"] is not None
-    file = tmp_path / "planning.snapshot"
-    service_snapshot(lake.at(commit), service, file)
-    publish_online(file, service)
-    asked = [{"lane_cell": frame["lane_cell"]}]
-    online = feature_store().get_online_features([f"lane_curvature:{name}" for name in names], asked).to_dict()
-    assert {name: online[name] for name in names} == {name: [offline[name]] for name in names}
-    service_bundle(home, file, tmp_path / "bundle")
-    ring = KeyRing([installation_key(home).public])
-    activate(tmp_path / "car", install(tmp_path / "bundle", tmp_path / "car", ring).id, ring)
-    device = FeatureBundle.open(tmp_path / "car", ring)
-    answer = device.answer("lane_curvature")
-    device.lookup("lane_curvature", frame["lane_cell"], answer)
-    assert answer.values[answer.features.index("lane_curvature_per_m")] == offline["lane_curvature_per_m"]
+    publish(home, lake, service)
+    ways = three_ways(home, service, "lane_curvature", {"drive_id": drives[0], **frame})
+    assert ways == {name: dict.fromkeys(("lake", "online", "vehicle"), offline[name]) for name in names}
+    assert isinstance(ways["lane_map_version"]["vehicle"], str)
+    assert bundle_differences(lake, home, service, bundle_folder(home, service)) == []
+    assert online_differences(lake.at(), home, service, snapshot_file(home, service)) == []
 
 
 def test_a_new_map_replaces_the_last_one_and_changes_no_earlier_answer(

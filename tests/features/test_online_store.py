@@ -316,7 +316,9 @@ def test_versions_of_a_view_are_kept_apart(tmp_path: Path) -> None:
 # ---- published snapshots -------------------------------------------------------------------------------------------------
 
 
-def published(store: FeatureStore, folder: Path, speed: float, minutes: int = 0, **changes: Any) -> None:
+def published(
+    store: FeatureStore, folder: Path, speed: float, minutes: int = 0, *others: SnapshotView, **changes: Any
+) -> None:
     rows = pa.table(
         {
             "cell": pa.array(range(4), pa.int64()),
@@ -327,7 +329,7 @@ def published(store: FeatureStore, folder: Path, speed: float, minutes: int = 0,
     )
     view = SnapshotView(**{"name": "place", "version": 1, "entity_columns": ["cell"], "feature_columns": PLACE,
                               "rows": rows, "ttl_ns": 0, "identity": "x", **changes})  # fmt: skip
-    build_snapshot(folder / "new", [view], service="all", lakefs_commit="c", delta_versions={})
+    build_snapshot(folder / "new", [view, *others], service="all", lakefs_commit="c", delta_versions={})
     files_of(store).publish(folder / "new", "all")
 
 
@@ -340,6 +342,39 @@ def files_of(store: FeatureStore) -> OnlineFiles:
 def speeds(store: FeatureStore, *cells: int) -> list[Any]:
     found = store.get_online_features(features=["place:speed"], entity_rows=[{"cell": cell} for cell in cells])
     return found.to_dict()["speed"]
+
+
+def drives_of(jerk: float) -> SnapshotView:
+    rows = pa.table({"vehicle": ["car0"], "frame": [0], EVENT_TIME: [T0_NS], "jerk": [jerk]})
+    return SnapshotView("drive", 1, ["vehicle", "frame"], ["jerk"], rows, 0, "x")
+
+
+@pytest.mark.parametrize("way", ["at once", "async"])
+def test_an_answer_on_demand_is_of_one_version(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Feast reads view by view: after the first, another process publishes."""
+    store, other = store_of(tmp_path / "ours", "ours"), store_of(tmp_path / "ours", "ours")
+    store.apply(objects(tmp_path))
+    published(other, tmp_path, 1.0, 0, drives_of(1.0))
+    online = store._get_provider().online_store
+    read, versions = online.online_read, iter([2.0])
+
+    def then_published(*args: Any, **kwargs: Any) -> Any:
+        found = read(*args, **kwargs)
+        for version in versions:
+            published(other, tmp_path, version, 0, drives_of(version))
+        return found
+
+    monkeypatch.setattr(online, "online_read", then_published)
+    asked = {
+        "features": ["place:speed", "drive:jerk", "scaled:scaled"],
+        "entity_rows": [{"cell": 0, "vehicle": "car0", "frame": 0, "factor": 10.0}],
+    }
+    for version in (1.0, 2.0):
+        if way == "async":
+            found = asyncio.run(store.get_online_features_async(**asked)).to_dict()
+        else:
+            found = store.get_online_features(**asked).to_dict()
+        assert (found["speed"], found["jerk"], found["scaled"]) == ([version], [version], [10 * version])
 
 
 @pytest.mark.parametrize("fold_rows", [1000, 1])
