@@ -111,6 +111,15 @@ def as_a_vehicle(snapshot: Snapshot, drive: str) -> list[str]:
     return findings
 
 
+def changed(before: Snapshot | None, now: Snapshot, drives: Sequence[str]) -> list[str]:
+    """Those of the drives whose live features an earlier commit does not have as they are now, in their order."""
+    known = before.versions(drives, OUTPUTS) if before is not None else {}
+    remade = {
+        drive for (drive, table), found in now.versions(drives, OUTPUTS).items() if known.get((drive, table)) != found
+    }
+    return [drive for drive in drives if drive in remade]
+
+
 def drift(before: Snapshot, now: Snapshot) -> list[Difference]:
     """Large differences between drives that an earlier commit has, and those that have come since."""
     old = set(drives_of(before))

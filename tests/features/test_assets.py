@@ -182,11 +182,15 @@ def test_a_finding_stops_the_snapshot(
 ) -> None:
     """A row that a vehicle would not have had."""
     table = "features.ego_motion"
+    commit = made.asset_materializations_for_node("features__online_snapshot")[0].metadata["lakefs_commit"]
     rows = lake.at().scan(table, drives=drives[:1])
     at = rows.column_names.index("jerk_mps3")
     upsert(lake, table, rows.set_column(at, rows.schema.field(at), pc.add(rows["jerk_mps3"], 1e-9)), name="tampered")
     try:
-        snapshot = lake.at()
+        before, snapshot = lake.at(str(commit.value)), lake.at()
+        assert checks.changed(None, before, drives) == drives
+        assert checks.changed(before, before, drives) == []
+        assert checks.changed(before, snapshot, drives) == drives[:1]
         assert "jerk_mps3" in " ".join(checks.as_a_vehicle(snapshot, drives[0]))
         assert checks.one_identity(snapshot, drives) == [
             f"{drives[0]} was made by other kernels: fleet run --drives {drives[0]}"

@@ -96,14 +96,32 @@ def test_what_comes_later_changes_nothing(
         assert table.equals(found[name].slice(0, half + 1)), name
 
 
-def test_a_record_that_is_late_does_not_count(inputs: dict[str, pa.Table], decoded: DecodedDrive) -> None:
+def test_a_record_that_is_late_does_not_count(
+    decoded: DecodedDrive, inputs: dict[str, pa.Table], found: dict[str, pa.Table]
+) -> None:
+    """One speed that says 99 m/s, at the end of a frame's wait, which counts, or a nanosecond after, which does not."""
     policy = load_live_policy()
     cut_ns = frame_cuts(inputs, frames_of(inputs).sort_by("frame"), policy)
-    records = drive_records(inputs, policy, payload_of(decoded))
     messages = inputs["ingest.messages"]
     lidar = messages.filter(pc.equal(messages["stream"], "lidar")).sort_by("sequence")["t_host_ns"].to_numpy()
     assert np.array_equal(cut_ns, lidar + policy.wait_ns)
-    assert (np.diff(records["t_host_ns"]) >= 0).all()
+    frame, source = len(cut_ns) // 2, policy.sources["speed"][0]
+    told = {}
+    for late_ns in (0, 1):
+        signals = inputs["ingest.bus_signals"].to_pylist()
+        last = max(
+            (row for row in signals if (row["stream"], row["signal"]) == (source.stream, source.signal)
+             and row["t_host_ns"] <= cut_ns[frame]),
+            key=lambda row: row["t_host_ns"],
+        )  # fmt: skip
+        last |= {"value": 99.0, "t_host_ns": int(cut_ns[frame]) + late_ns}
+        tables = {**inputs, "ingest.bus_signals": pa.Table.from_pylist(signals, inputs["ingest.bus_signals"].schema)}
+        records = drive_records(tables, policy, payload_of(decoded))
+        assert (np.diff(records["t_host_ns"]) >= 0).all()
+        told[late_ns] = made(decoded, tables)["features.ego_motion"]["speed_mps"][frame].as_py()
+    honest = found["features.ego_motion"]["speed_mps"][frame].as_py()
+    assert told[0] == 99.0
+    assert abs(told[1] - honest) < 2.0
 
 
 def test_without_arrival_nothing_is_known(decoded: DecodedDrive, inputs: dict[str, pa.Table]) -> None:
