@@ -1,6 +1,6 @@
-"""What is made from a contract: the CREATE TABLE statement, the column schema, and the reference pages.
+"""What is made from a contract: the CREATE TABLE statement, and the reference pages.
 
-In: contracts. Out: text and plain data. (The Arrow schema is `TableContract.arrow_schema`, the Great Expectations suite
+In: contracts. Out: text. (The Arrow schema is `TableContract.arrow_schema`, the Great Expectations suite
 `audit.suite`.)
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from fleet_assets.contracts.model import Column, Rule, StreamContract, TableContract
 
@@ -37,20 +36,6 @@ def ddl(contract: TableContract, location: str) -> str:
         f"CREATE TABLE IF NOT EXISTS delta.`{location}` (\n{columns}\n)\nUSING delta\n{partition}"
         f"COMMENT {_quoted(contract.description)}\nTBLPROPERTIES ({properties})"
     )
-
-
-def column_schema(contract: TableContract) -> list[dict[str, Any]]:
-    """Columns as plain data: name, type, description (with unit), nullable, tags; for the UI's column schema."""
-    return [
-        {
-            "name": column.name,
-            "type": column.type,
-            "description": _meaning(column),
-            "nullable": not column.required,
-            "tags": {"classification": column.classification},
-        }
-        for column in contract.columns
-    ]
 
 
 def pages(

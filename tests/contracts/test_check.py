@@ -6,7 +6,7 @@ import shutil
 
 from fleet_assets.contracts import loader
 from fleet_assets.contracts.check import check, docs_are_current, stale_docs, write_docs
-from fleet_assets.contracts.generate import column_schema, ddl
+from fleet_assets.contracts.generate import ddl
 from fleet_assets.contracts.loader import contract_files, load_streams, load_tables
 
 
@@ -107,14 +107,3 @@ def test_ddl_says_what_the_contract_says():
 def test_ddl_quotes_what_people_write(table_of, table_text):
     text = ddl(table_of(table_text.replace("description: Speed.", "description: The car's \\ speed.")), "x")
     assert "COMMENT 'The car\\'s \\\\ speed. [m/s]'" in text
-
-
-def test_column_schema_is_plain():
-    columns = {column["name"]: column for column in column_schema(load_tables()["ingest.gnss"])}
-    assert columns["latitude_deg"] == {
-        "name": "latitude_deg",
-        "type": "double",
-        "description": "Latitude, WGS 84. [deg]",
-        "nullable": True,
-        "tags": {"classification": "personal: precise location"},
-    }
