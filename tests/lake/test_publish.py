@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import yaml
 from lake.publisher import GNSS, IMU, TABLES, publish, rows, rows_by_mark
 
 from fleet_assets.contracts.loader import load_tables
@@ -263,3 +265,27 @@ def test_rows_must_fit_the_contract(lake: Lake) -> None:
     with pytest.raises(FleetError, match=r"There is no table ingest\.imv") as caught:
         publish(lake, [A], run_id="run1", tables=["ingest.imv"])
     assert "ingest.imu" in str(caught.value)
+
+
+def test_a_stale_run_says_so_in_its_own_log(lake: Lake) -> None:
+    """With the settings of the installation, which let our modules' log lines reach the run's."""
+    publish(lake, [A], run_id="run0")
+    tries = 0
+
+    def leave(tx: Transaction) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            publish(lake, [A], run_id="newer", mark=2.0, version="v2")
+
+    @dg.asset
+    def slow() -> None:
+        publish(lake, [A], run_id="older", mark=1.0, before_leaving=leave)
+
+    settings = yaml.safe_load((Path(__file__).parents[2] / "dagster.yaml").read_text())
+    with dg.DagsterInstance.local_temp(overrides={"python_logs": settings["python_logs"]}) as instance:
+        run = dg.materialize([slow], instance=instance)
+        lines = [entry.user_message for entry in instance.all_logs(run.run_id) if entry.dagster_event is None]
+    (line,) = (line for line in lines if "newer rows" in line.lower())
+    assert "run older" in line
+    assert A in line
