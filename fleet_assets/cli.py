@@ -90,7 +90,8 @@ def down(json: Json = False) -> None:
     from fleet_assets.services import supervisor
 
     home = Home.open()
-    supervisor.down(home)
+    with console.waiting("stopping the servers"):
+        supervisor.down(home)
     _print_status(home, json)
 
 
@@ -322,10 +323,10 @@ def show_drives(at: Ref = "main", json: Json = False) -> None:
     from fleet_assets import show
     from fleet_assets.lake.lake import Lake
 
-    snapshot = Lake.open(Home.open()).at(at)
-    console.print_rows(
-        show.drives(snapshot), title=f"Drives at {snapshot.commit_id[:12]}", empty="No drive yet.", as_json=json
-    )
+    with console.waiting("reading the lake"):
+        snapshot = Lake.open(Home.open()).at(at)
+        rows = show.drives(snapshot)
+    console.print_rows(rows, title=f"Drives at {snapshot.commit_id[:12]}", empty="No drive yet.", as_json=json)
 
 
 @show_app.command("drive")
@@ -334,7 +335,8 @@ def show_drive(drive_id: Annotated[str, typer.Argument(metavar="KEY")], at: Ref 
     from fleet_assets import show
     from fleet_assets.lake.lake import Lake
 
-    facts = show.drive(Lake.open(Home.open()).at(at), drive_id)
+    with console.waiting("reading the lake"):
+        facts = show.drive(Lake.open(Home.open()).at(at), drive_id)
     if json:
         console.print_json(facts)
         return
@@ -356,7 +358,7 @@ def show_landing(json: Json = False) -> None:
     from fleet_assets.lake.lake import Lake
 
     home = Home.open()
-    with runs.instance_of(home) as instance:
+    with console.waiting("reading the lake"), runs.instance_of(home) as instance:
         counts = runs.landing(instance, home, Lake.open(home).at("main"))
     if json:
         console.print_json(counts)
@@ -372,10 +374,10 @@ def show_quarantine(at: Ref = "main", json: Json = False) -> None:
     from fleet_assets.lake.lake import Lake
 
     home = Home.open()
-    rows = show.quarantine(Lake.open(home).at(at))
-    landed = [
-        {"folder": item.folder, "reason": item.reason, "remedy": item.remedy} for item in scan(home.landing).not_taken()
-    ]
+    with console.waiting("reading the lake"):
+        rows = show.quarantine(Lake.open(home).at(at))
+        not_taken = scan(home.landing).not_taken()
+    landed = [{"folder": item.folder, "reason": item.reason, "remedy": item.remedy} for item in not_taken]
     if json:
         console.print_json({"drives": rows, "landing": landed})
         return
@@ -396,7 +398,8 @@ def contracts_apply(json: Json = False) -> None:
     from fleet_assets.lake.lake import Lake
     from fleet_assets.lake.schema import apply
 
-    changes = apply(Lake.open(Home.open()))
+    with console.waiting("making tables"):
+        changes = apply(Lake.open(Home.open()))
     console.print_rows([{"change": change} for change in changes], title="Applied", empty="Up to date.", as_json=json)
 
 

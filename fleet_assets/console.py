@@ -96,7 +96,8 @@ def print_error(error: FleetError) -> None:
 
 @contextmanager
 def progress(what: str, *, in_bytes: bool = False) -> Iterator[Advance]:
-    """A bar with counts (or bytes) and time left; a line every ten seconds where standard error is no terminal."""
+    """A bar with counts (or bytes) and time left; a line after two seconds and then every ten where standard error is no
+    terminal."""
     if not err.is_terminal:
         yield _lines(what, in_bytes=in_bytes)
         return
@@ -132,13 +133,14 @@ def waiting(what: str) -> Iterator[None]:
 
 
 def _lines(what: str, *, in_bytes: bool) -> Advance:
-    began = said = time.monotonic()
+    began = time.monotonic()
+    due = began + _FIRST_LINE_S
 
     def advance(done: int, total: int) -> None:
-        nonlocal said
+        nonlocal due
         now = time.monotonic()
-        if now - said >= _LINE_EVERY_S:
-            said = now
+        if now >= due:
+            due = now + _LINE_EVERY_S
             count = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if in_bytes else f"{done} of {total}"
             left = f", about {(now - began) * (total - done) / done:.0f} s left" if done else ""
             say(f"{what}: {count} after {now - began:.0f} s{left}")

@@ -231,13 +231,13 @@ def follow(
     drives: Sequence[str],
     on_progress: Callable[[int, int], None],
 ) -> Ended:
-    """Waits until the backfill of these assets and drives has ended; on_progress gets (finished runs, known runs)."""
+    """Waits until the backfill of these assets and drives has ended; on_progress gets (finished steps, steps) of its runs."""
     registered = instance.get_dynamic_partitions("drives")
     wanted = {(key, drive) for key in keys for drive in drives}
     while True:
         backfill = instance.get_backfill(backfill_id)
         runs = instance.get_runs(RunsFilter(tags={BACKFILL_TAG: backfill_id}))
-        on_progress(sum(run.is_finished for run in runs), max(len(runs), 1))
+        on_progress(*_steps(instance, runs))
         if backfill is None:
             raise FleetError(f"Backfill {backfill_id} has vanished", remedy="Start it again with `fleet run`.")
         done = {
@@ -256,6 +256,17 @@ def follow(
                 failures.append((backfill_id, str(backfill.error.message if backfill.error else backfill.status.value)))
             return Ended(not failures, len(runs), failures)
         time.sleep(0.5)
+
+
+def _steps(instance: DagsterInstance, runs: Sequence[dg.DagsterRun]) -> tuple[int, int]:
+    """Finished steps, and all: one run takes many drives, so that runs alone would tell nothing until the end."""
+    planned = {
+        run.run_id: len(instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id).step_keys_to_execute)
+        for run in runs
+        if run.execution_plan_snapshot_id
+    }
+    ended = (step.end_time is not None for run_id in planned for step in instance.get_run_step_stats(run_id))
+    return sum(ended), max(sum(planned.values()), 1)
 
 
 def follow_whole(instance: DagsterInstance, run_id: str, steps: int, on_progress: Callable[[int, int], None]) -> Ended:

@@ -13,13 +13,16 @@ from fleet_assets import console, show
 def test_progress_without_a_terminal_is_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    now = iter([0.0, 1.0, 11.0, 12.0])
+    now = iter([0.0, 1.0, 2.0, 11.0, 12.0])
     monkeypatch.setattr(console.time, "monotonic", lambda: next(now))
     with console.progress("runs") as advance:
         advance(0, 4)
         advance(1, 4)
-        advance(4, 4)
-    assert capsys.readouterr().err == "runs: 1 of 4 after 11 s, about 33 s left\n"
+        advance(2, 4)
+        advance(3, 4)
+    assert (
+        capsys.readouterr().err == "runs: 1 of 4 after 2 s, about 6 s left\nruns: 3 of 4 after 12 s, about 4 s left\n"
+    )
 
 
 def test_waiting_says_how_long_it_has_been_and_ends_with_the_work(
