@@ -13,12 +13,15 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer.main
 from click import Command, Group
+from in_process import fleet as fleet_here
 from typer.testing import CliRunner
 
+from benchmarks import harness
 from fleet_assets.cli import app
 from fleet_assets.console import Exit
 
@@ -147,6 +150,24 @@ def test_what_is_well_ends_with_0(tmp_path: Path) -> None:
         ended = fleet(*arguments, "--json", home=tmp_path)
         assert ended.returncode == Exit.OK, ended.stderr
         json.loads(ended.stdout)
+
+
+def test_a_benchmark_is_one_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A benchmark that times two ways of nothing, through the harness that all of them use."""
+
+    def rows(options: harness.Options) -> list[harness.Row]:
+        times = harness.fastest({"ours": lambda: None, "floor": lambda: None, "other": lambda: None}, repeats=1)
+        return [harness.row(f"nothing, {options.sizes[0]:g} times", times, note="a note")]
+
+    monkeypatch.setitem(sys.modules, "benchmarks.nothing", SimpleNamespace(rows=rows))
+    monkeypatch.setattr(harness, "names", lambda: [{"name": "nothing", "measures": "Nothing."}])
+    told = fleet_here("bench", "nothing", "--size", "2")
+    assert list(told) == ["machine", "rows"]
+    assert {"cpu", "cores", "memory_gib", "python"} <= set(told["machine"])
+    (row,) = told["rows"]
+    assert list(row) == ["work", "ours_s", "peers_s", "floor_s", "note"]
+    assert (row["work"], row["note"], set(row["peers_s"])) == ("nothing, 2 times", "a note", {"other"})
+    assert all(isinstance(seconds, float) for seconds in (row["ours_s"], row["floor_s"], row["peers_s"]["other"]))
 
 
 @in_processes

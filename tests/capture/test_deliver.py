@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from capture.conftest import CONTENT, put_files, put_recording
+from formats.sample_folders import kitti_tracking
+from formats.samples import radiate
 
 from fleet_assets.capture.deliver import deliver
 from fleet_assets.capture.drive_key import DriveKey
@@ -173,6 +175,19 @@ def test_what_is_missing_is_named(recording: Path, landing: Path) -> None:
     with pytest.raises(FleetError, match="no ISO 8601"):
         deliver(recording, landing, vehicle="car7", start="noon")
     assert names(landing) == []
+
+
+def test_what_a_readable_recording_does_not_tell_is_named(tmp_path: Path, landing: Path) -> None:
+    known = radiate(tmp_path / "radiate").files.root
+    with pytest.raises(FleetError, match="does not say which vehicle made it") as caught:
+        deliver(known, landing)
+    assert caught.value.remedy == "Give --vehicle."
+    unstamped = kitti_tracking(tmp_path / "kitti").files.root
+    with pytest.raises(FleetError, match="does not say when it starts") as caught:
+        deliver(unstamped, landing, vehicle="car7")
+    assert "Give --start" in str(caught.value.remedy)
+    assert not list(landing.glob("*"))
+    assert deliver(known, landing, vehicle="car7").drive_id.startswith("car7--")
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder link"])

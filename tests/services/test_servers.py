@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -15,6 +16,8 @@ import psutil
 import pytest
 from services.conftest import STAND_IN
 
+from fleet_assets.contracts.loader import load_tables
+from fleet_assets.lake.lake import Lake
 from fleet_assets.services import lakefs, spark, supervisor
 from fleet_assets.services.doctor import doctor
 from fleet_assets.services.home import Home
@@ -30,18 +33,6 @@ def test_all_answer(running: Home) -> None:
 
 def test_doctor_finds_nothing(running: Home) -> None:
     assert [finding for finding in doctor(running) if not finding.ok] == []
-
-
-def test_every_listening_socket_is_loopback(running: Home) -> None:
-    ours = processes(running)
-    listening = [
-        (process.name(), connection.laddr.ip)
-        for process in ours
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN or connection.type.name == "SOCK_DGRAM"
-    ]
-    assert {name for name, _ in listening} >= {"java", "python"}
-    assert {ip.removeprefix("::ffff:") for _, ip in listening} <= {"127.0.0.1", "::1"}
 
 
 def test_no_secret_is_on_a_command_line_or_in_a_log(running: Home) -> None:
@@ -75,8 +66,9 @@ def test_spark_refuses_another_token_and_none(running: Home) -> None:
     assert not spark.probe(running, token=" ").ready
 
 
-def test_spark_runs_python_with_the_installation_at_hand(running: Home) -> None:
-    """A task on the server runs in this interpreter, finds this installation, and reaches lakeFS."""
+@pytest.fixture(scope="module")
+def task(running: Home) -> subprocess.CompletedProcess[str]:
+    """What a task on Spark said of its surroundings."""
     program = f"""
 import os
 os.environ["SPARK_CONNECT_AUTHENTICATE_TOKEN"] = {running.spark_token!r}
@@ -95,8 +87,25 @@ rows = session.range(1, numPartitions=1).mapInArrow(task, "said string").collect
 print("|".join(row.said for row in rows))
 session.stop()
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert ended.stdout.strip() == f"{sys.executable}|{running.root}|True", ended.stderr
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+
+def test_spark_runs_python_with_the_installation_at_hand(running: Home, task: subprocess.CompletedProcess[str]) -> None:
+    """A task on the server runs in this interpreter, finds this installation, and reaches lakeFS."""
+    assert task.stdout.strip() == f"{sys.executable}|{running.root}|True", task.stderr
+
+
+def test_every_listening_socket_is_loopback(running: Home, task: subprocess.CompletedProcess[str]) -> None:
+    """Also those that Spark opens when it works."""
+    assert task.returncode == 0, task.stderr
+    listening = [
+        (process.name(), connection.laddr.ip)
+        for process in processes(running)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN or connection.type.name == "SOCK_DGRAM"
+    ]
+    assert {re.split("[-.0-9]", name)[0] for name, _ in listening} >= {"java", "lakefs", "python"}
+    assert {ip.removeprefix("::ffff:") for _, ip in listening} <= {"127.0.0.1", "::1"}
 
 
 @pytest.mark.parametrize(
@@ -126,6 +135,21 @@ def test_up_again_changes_nothing(running: Home) -> None:
     before = {process.pid for process in processes(running) if process.name() != "python"}
     supervisor.up(running, module=STAND_IN)
     assert {process.pid for process in processes(running) if process.name() != "python"} == before
+
+
+def test_the_command_makes_the_tables_of_a_new_lake(running: Home) -> None:
+    def up() -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "FLEET_HOME": str(running.root)}
+        command = [sys.executable, "-m", "fleet_assets", "up", "--json"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    first, again = up(), up()
+    for ended in (first, again):
+        assert ended.returncode == 0, ended.stderr
+        assert [row["ready"] for row in json.loads(ended.stdout)["servers"]] == [True] * len(NAMES)
+    assert f"New lake: {len(load_tables())} tables" in first.stderr
+    assert "tables" not in again.stderr
+    assert set(Lake.open(running).at().applied) == set(load_tables())
 
 
 def test_a_killed_supervisor_is_followed_by_one_that_ends_what_it_left(running: Home) -> None:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from fleet_assets.errors import FleetError
-from fleet_assets.services import java, lakefs, spark, supervisor
+from fleet_assets.services import java, lakefs, spark, supervise, supervisor
 from fleet_assets.services.doctor import doctor
 from fleet_assets.services.home import Home
 from fleet_assets.services.server import processes
@@ -151,3 +151,15 @@ def test_a_short_log_stays(tmp_path: Path) -> None:
     rotate(log, limit_bytes=100)
     rotate(tmp_path / "none.log")
     assert [path.name for path in tmp_path.iterdir()] == ["x.log"]
+
+
+def test_the_wait_before_a_restart_grows_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervise.time, "monotonic", lambda: 1000.0)
+    watching = supervise.Supervisor(Home.open(tmp_path))
+    watching.states["spark"] = supervise.State()
+    waits = []
+    for _ in range(8):
+        watching._failed("spark", "ended with code 1")
+        waits.append(watching.not_before["spark"] - 1000.0)
+    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert watching.states["spark"].restarts == 8
