@@ -13,7 +13,7 @@ help:  ## List the targets
 setup: .venv/.package  ## Virtual environment, Java, jars for Spark, lakeFS; a second call repeats nothing
 	@$(BIN)/python -m fleet_assets.services.setup
 
-demo: setup  ## A few simulated drives, most with faults, from landing folder to synchronised tables
+demo: setup  ## A few simulated drives, most with faults, from landing folder to features, a signed release and a vehicle
 	@$(BIN)/fleet demo
 
 up: setup  ## Start lakeFS, Spark, and Dagster's webserver and daemon

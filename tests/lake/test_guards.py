@@ -79,6 +79,15 @@ def test_a_merge_without_the_metadata_of_an_audit_is_refused(lake: Lake, missing
     assert not lake.repository.has("main", "notes.txt")
 
 
+def test_a_merge_that_calls_itself_maintenance_needs_no_audit(lake: Lake) -> None:
+    """The action cannot tell whether it is: no more than a guard-rail, as the documents say."""
+    lake.repository.create_branch("by-hand", "main")
+    lake.repository.put("by-hand", "notes.txt", b"x")
+    lake.repository.commit("by-hand", "a note", {})
+    lake.repository.merge("by-hand", "main", "by hand", {"maintenance": "by hand"})
+    assert lake.repository.has("main", "notes.txt")
+
+
 def test_set_up_again_changes_nothing(lake: Lake) -> None:
     before = lake.at().commit_id
     lake.ensure()
