@@ -131,6 +131,8 @@ def report(
             metadata={"branch": outcome.branch},
             allow_retries=False,
         )
+    for drive_id, why in _with_reasons(outcome, "skipped").items():
+        context.log.warning(f"{drive_id} is left as it is: {why}")
     for drive in outcome.drives:
         for table in tables:
             context.add_asset_metadata(
