@@ -206,7 +206,8 @@ class _Decoder:
         table = TABLE_OF_KIND[batch.kind]
         clock, t_ns = _stamps(rows)
         if self.overlap is not None and t_ns is not None:
-            repeated = self.overlap.observe(tally.stream, t_ns, rows)
+            file = self.objects[recording.object] if batch.kind in PAYLOAD_KINDS and recording.object else None
+            repeated = self.overlap.observe(tally.stream, t_ns, rows, file)
             if count := int(repeated.sum()):
                 position = f"{recording.folder}: at {t_ns[int(repeated.argmax())]} ns"
                 tally.refuse("an earlier recording of the drive has the same record", count, position)

@@ -4,19 +4,23 @@ In: batches of one stream, recording by recording. Out: which rows an earlier re
 two recordings contradict each other: where both have time in common, each has records that the other one lacks. A copy that
 has lost records contradicts nothing.
 
-A record is the same when its stamp and its content are. For camera, LiDAR and radar the content is told by type and length:
-the bytes stay where they are.
+A record is the same when its stamp and its content are. The bytes of camera, LiDAR and radar stay where they are, and are
+compared only where stamp, type and length are the same.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
+
+from fleet_assets.formats.mcap_scan import Damaged, decompress
 
 # Not content: numbers and places that differ between two copies of one record.
 _PLACE = {
@@ -30,6 +34,8 @@ _PLACE = {
     "message_offset",
 }
 _BLOCK_ROWS = 65_536
+_CODECS = ("none", "lz4", "zstd")
+_WHERE = ("chunk_offset", "chunk_length", "chunk_size", "message_offset", "message_length")
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,13 @@ class _Block:
 
 @dataclass
 class _Stream:
-    """One stream of one recording: stamps and content hashes on disk, and in memory where each block lies in time."""
+    """One stream of one recording: a row of int64 for each record on disk, and in memory where each block lies in time. A row
+    has stamp and content hash and, of camera, LiDAR and radar, where the bytes lie in the recording."""
 
     path: Path
+    recording: Path | None
     blocks: list[_Block] = field(default_factory=list)
-    waiting: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    waiting: list[np.ndarray] = field(default_factory=list)
     waiting_rows: int = 0
     # Against each earlier recording of the stream: records that it has too, and records in its time that it has not.
     same: Counter[int] = field(default_factory=Counter)
@@ -62,52 +70,57 @@ class _Stream:
     def high(self) -> int:
         return max(block.high for block in self.blocks)
 
-    def add(self, t_ns: np.ndarray, content: np.ndarray) -> None:
-        self.waiting.append((t_ns, content))
-        self.waiting_rows += t_ns.size
+    @property
+    def width(self) -> int:
+        return 2 if self.recording is None else 3 + len(_WHERE)
+
+    def add(self, records: np.ndarray) -> None:
+        self.waiting.append(records)
+        self.waiting_rows += len(records)
         if self.waiting_rows >= _BLOCK_ROWS:
             self.flush()
 
     def flush(self) -> None:
         if not self.waiting_rows:
             return
-        t_ns, content = (np.concatenate(arrays) for arrays in zip(*self.waiting, strict=True))
-        order = np.argsort(t_ns, kind="stable")
+        records = np.concatenate(self.waiting)
+        records = records[np.argsort(records[:, 0], kind="stable")]
         first = self.blocks[-1].first + self.blocks[-1].rows if self.blocks else 0
         with open(self.path, "ab") as file:
-            t_ns[order].tofile(file)
-            content[order].tofile(file)
-        self.blocks.append(_Block(first, t_ns.size, int(t_ns.min()), int(t_ns.max())))
+            records.tofile(file)
+        self.blocks.append(_Block(first, len(records), int(records[0, 0]), int(records[-1, 0])))
         self.waiting, self.waiting_rows = [], 0
 
-    def near(self, low: int, high: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(stamps, content) of the blocks that reach into low..high."""
+    def near(self, low: int, high: int) -> Iterator[np.ndarray]:
+        """Records of the blocks that reach into low..high, sorted by stamp."""
         for block in self.blocks:
             if block.high >= low and block.low <= high:
-                at = 16 * block.first
-                yield (
-                    np.fromfile(self.path, np.int64, block.rows, offset=at),
-                    np.fromfile(self.path, np.uint64, block.rows, offset=at + 8 * block.rows),
-                )
+                at = 8 * self.width * block.first
+                yield np.fromfile(self.path, np.int64, block.rows * self.width, offset=at).reshape(-1, self.width)
 
-    def holds(self, t_ns: np.ndarray, content: np.ndarray) -> np.ndarray:
-        """True for the records that it has."""
-        found = np.zeros(t_ns.size, dtype=bool)
-        for known_t_ns, known_content in self.near(int(t_ns.min()), int(t_ns.max())):
-            low = np.searchsorted(known_t_ns, t_ns, side="left")
-            high = np.searchsorted(known_t_ns, t_ns, side="right")
+    def holds(self, records: np.ndarray, recording: Path | None) -> np.ndarray:
+        """True for the records, of another recording, that it has."""
+        found = np.zeros(len(records), dtype=bool)
+        t_ns = records[:, 0]
+        for known in self.near(int(t_ns.min()), int(t_ns.max())):
+            low = np.searchsorted(known[:, 0], t_ns, side="left")
+            high = np.searchsorted(known[:, 0], t_ns, side="right")
             for shift in range(int((high - low).max(initial=0))):
-                at = np.minimum(low + shift, known_t_ns.size - 1)
-                found |= (low + shift < high) & (known_content[at] == content)
+                at = np.minimum(low + shift, len(known) - 1)
+                same = (low + shift < high) & (known[at, 1] == records[:, 1]) & ~found
+                if self.recording is not None and recording is not None:
+                    rows = np.flatnonzero(same)
+                    same[rows] = _same_bytes(self.recording, known[at[rows], 2:], recording, records[rows, 2:])
+                found |= same
         return found
 
     def rows_within(self, low: int, high: int) -> int:
-        return sum(int(((t_ns >= low) & (t_ns <= high)).sum()) for t_ns, _ in self.near(low, high))
+        return sum(int(((part[:, 0] >= low) & (part[:, 0] <= high)).sum()) for part in self.near(low, high))
 
 
 class Overlap:
-    """Only for drives of more than one recording. Keeps 16 bytes per record on disk, and in memory a few blocks per stream,
-    whatever the recordings' length. folder: empty, its own."""
+    """Only for drives of more than one recording. Keeps 16 bytes per record on disk, 64 where it has payload, and in memory a few
+    blocks per stream, whatever the recordings' length. folder: empty, its own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -116,19 +129,20 @@ class Overlap:
         self._files = 0
         folder.mkdir()
 
-    def observe(self, stream: str, t_ns: np.ndarray, rows: pa.Table) -> np.ndarray:
-        """t_ns: int64 [rows]. Gives a mask: records that an earlier recording has."""
+    def observe(self, stream: str, t_ns: np.ndarray, rows: pa.Table, recording: Path | None = None) -> np.ndarray:
+        """t_ns: int64 [rows]. recording: the file in which rows with payload say where it lies. Gives a mask: records that an
+        earlier recording has."""
         repeated = np.zeros(t_ns.size, dtype=bool)
         if not t_ns.size:
             return repeated
-        content = _hashes(rows)
+        records = _records(t_ns, rows, recording)
         if stream not in self._open:
             self._files += 1
-            self._open[stream] = _Stream(self._folder / str(self._files))
+            self._open[stream] = _Stream(self._folder / str(self._files), recording)
         known = self._open[stream]
-        known.add(t_ns, content)
+        known.add(records)
         for number, earlier in enumerate(self._closed.get(stream, ())):
-            same = earlier.holds(t_ns, content)
+            same = earlier.holds(records, recording)
             known.same[number] += int(same.sum())
             known.extra[number] += int(((t_ns >= earlier.low) & (t_ns <= earlier.high) & ~same).sum())
             repeated |= same
@@ -147,6 +161,42 @@ class Overlap:
             self._closed.setdefault(stream, []).append(known)
         self._open.clear()
         return contradictions
+
+
+def _records(t_ns: np.ndarray, rows: pa.Table, recording: Path | None) -> np.ndarray:
+    """As _Stream keeps them: int64 [rows, width]."""
+    columns = [t_ns, _hashes(rows).view(np.int64)]
+    if recording is not None:
+        codec = np.array([_CODECS.index(name) for name in rows["codec"].to_pylist()], dtype=np.int64)
+        columns += [codec, *(rows[name].to_numpy() for name in _WHERE)]
+    return np.column_stack(columns)
+
+
+def _same_bytes(path: Path, where: np.ndarray, other: Path, other_where: np.ndarray) -> np.ndarray:
+    """Whether messages of two recordings are the same; where: codec and _WHERE, int64 [n, 6]. Two chunks are in memory."""
+    with ExitStack() as open_files:
+        messages = [
+            _messages(open_files.enter_context(open(file, "rb")), places)
+            for file, places in ((path, where), (other, other_where))
+        ]
+        return np.array([one is not None and one == two for one, two in zip(*messages, strict=True)], dtype=bool)
+
+
+def _messages(file: BinaryIO, where: np.ndarray) -> Iterator[bytes | None]:
+    """None for one that is not there any more."""
+    chunk_at, records = None, b""
+    for codec, chunk_offset, chunk_length, chunk_size, offset, length in where.tolist():
+        if _CODECS[codec] == "none":
+            file.seek(offset)
+            yield file.read(length)
+            continue
+        if chunk_at != chunk_offset:
+            file.seek(chunk_offset)
+            try:
+                chunk_at, records = chunk_offset, decompress(_CODECS[codec], file.read(chunk_length), chunk_size)
+            except Damaged:
+                chunk_at, records = None, b""
+        yield records[offset : offset + length] if chunk_at is not None else None
 
 
 def _hashes(rows: pa.Table) -> np.ndarray:

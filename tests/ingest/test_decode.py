@@ -368,6 +368,18 @@ def test_a_recording_that_its_logger_split_is_one(tmp_path: Path) -> None:
     assert set(tables(decoded)["ingest.messages"]["object"].to_pylist()) == {row["object"]}
 
 
+def test_clouds_of_one_stamp_and_length_that_differ_are_a_conflict(tmp_path: Path) -> None:
+    messages = plain()
+    at = next(number for number, message in enumerate(messages) if message.topic == "/lidar" and number > 500)
+    other = replace(messages[at], data=messages[at].data[:-1] + bytes([messages[at].data[-1] ^ 1]))
+    files = [
+        recorded(tmp_path / "a" / "a.mcap", messages),
+        recorded(tmp_path / "b" / "a.mcap", [*messages[:at], other, *messages[at + 1 :]]),
+    ]
+    decoded = decode(tmp_path, *files)
+    assert faults(decoded) == {"recordings agree": "conflict: recordings of the same time differ in 1 records of lidar"}
+
+
 def test_one_broken_recording_quarantines_its_drive_and_is_named(tmp_path: Path) -> None:
     bad = tmp_path / "bad.mcap"
     bad.write_bytes(b"nothing")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,17 +80,39 @@ def recording(overlap: Overlap, stamps: list[int], values: list[float | None]) -
     return int(repeated.sum()), overlap.close()
 
 
-def test_payload_differs_by_its_length(folder: Path) -> None:
-    def message(lengths: list[int]) -> pa.Table:
-        same = {"schema_name": ["a"] * len(lengths), "codec": ["none"] * len(lengths)}
-        return pa.table({**same, "message_length": lengths, "chunk_offset": list(range(len(lengths)))})
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+def test_payload_is_compared_where_stamp_and_length_are_the_same(codec: str, folder: Path) -> None:
+    def recorded(name: str, *messages: bytes) -> tuple[pa.Table, Path]:
+        """Two messages to a chunk, behind three bytes of something else."""
+        path, rows, at = folder / name, [], 3
+        content = b"xyz"
+        for first in range(0, len(messages), 2):
+            records = b"".join(messages[first : first + 2])
+            stored = records if codec == "none" else zstandard.compress(records)
+            for message in messages[first : first + 2]:
+                offset = records.index(message) + (at if codec == "none" else 0)
+                chunk = (0, 0, 0) if codec == "none" else (at, len(stored), len(records))
+                rows.append((*chunk, codec, offset, len(message), "a"))
+            content, at = content + stored, at + len(stored)
+        path.write_bytes(content)
+        names = (
+            "chunk_offset",
+            "chunk_length",
+            "chunk_size",
+            "codec",
+            "message_offset",
+            "message_length",
+            "schema_name",
+        )
+        return pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))), path
 
     overlap = Overlap(folder / "o")
-    at = np.array([5, 6], dtype=np.int64)
-    assert not overlap.observe("lidar", at, message([10, 10])).any()
+    at = np.arange(5, dtype=np.int64)
+    assert not overlap.observe("lidar", at, *recorded("1", b"aaaa", b"bbbb", b"cccc", b"dddd", b"eeee")).any()
     assert overlap.close() == {}
-    assert overlap.observe("lidar", at, message([10, 11])).tolist() == [True, False]
-    assert overlap.close() == {"lidar": 1}
+    known = overlap.observe("lidar", at, *recorded("2", b"aaaa", b"bbbx", b"ccc", b"dddd", b"eeee"))
+    assert known.tolist() == [True, False, False, True, True]
+    assert overlap.close() == {"lidar": 2}
 
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
