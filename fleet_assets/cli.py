@@ -97,12 +97,13 @@ def down(json: Json = False) -> None:
 
 @app.command()
 def status(json: Json = False) -> None:
-    """Whether each server answers, where, since when, and its log; what the lake holds. Example: `fleet status --json`"""
-    if not _print_status(Home.open(), json):
+    """Whether each server answers, where, since when, and its log; what the lake holds; where they answer, how far the
+    recordings of the landing folder are. Example: `fleet status --json`"""
+    if not _print_status(Home.open(), json, landing=True):
         raise typer.Exit(Exit.FINDINGS)
 
 
-def _print_status(home: Home, as_json: bool) -> bool:
+def _print_status(home: Home, as_json: bool, *, landing: bool = False) -> bool:
     from dataclasses import asdict
 
     from fleet_assets.lake.garbage import last_mark
@@ -112,12 +113,24 @@ def _print_status(home: Home, as_json: bool) -> bool:
     services = supervisor.status(home)
     rows = [asdict(service) for service in services]
     mark = last_mark(home, REPOSITORY)
+    ready = all(service.ready for service in services)
+    counts = _landing(home) if landing and ready and home.landing.is_dir() else None
     if as_json:
-        console.print_json({"servers": rows, "lake": mark and asdict(mark)})
+        console.print_json({"servers": rows, "lake": mark and asdict(mark), "landing": counts})
     else:
         console.print_rows(rows, title=f"Servers of {home.root}", empty="No server is known.", as_json=False)
         console.say(str(mark) if mark else "The lake's bytes are not counted yet: the night does it.")
-    return all(service.ready for service in services)
+        if counts is not None:
+            console.print_rows([counts], title=f"Recordings in {home.landing}", empty="", as_json=False)
+    return ready
+
+
+def _landing(home: Home) -> dict[str, int]:
+    from fleet_assets import runs
+    from fleet_assets.lake.lake import Lake
+
+    with console.waiting("reading the lake"), runs.instance_of(home) as instance:
+        return runs.landing(instance, home, Lake.open(home).at("main"))
 
 
 @app.command()
@@ -354,12 +367,8 @@ def show_landing(json: Json = False) -> None:
 
     Landed: complete. Registered: the landing sensor has seen them. Then each is waiting, running, published or quarantined.
     """
-    from fleet_assets import runs
-    from fleet_assets.lake.lake import Lake
-
     home = Home.open()
-    with console.waiting("reading the lake"), runs.instance_of(home) as instance:
-        counts = runs.landing(instance, home, Lake.open(home).at("main"))
+    counts = _landing(home)
     if json:
         console.print_json(counts)
     else:

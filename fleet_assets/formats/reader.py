@@ -251,9 +251,24 @@ class Reader(Protocol):
 
 
 @lru_cache(maxsize=1)
+def _installed() -> tuple[dict[str, type[Reader]], dict[str, str]]:
+    found, broken = {}, {}
+    for point in entry_points(group="fleet_assets.formats"):
+        try:
+            found[point.name] = point.load()
+        except Exception as error:  # anyone's code; the others still read
+            broken[point.name] = f"{point.value}: {type(error).__name__}: {error}"[:300]
+    return found, broken
+
+
 def readers() -> dict[str, type[Reader]]:
     """Installed readers by name."""
-    return {point.name: point.load() for point in entry_points(group="fleet_assets.formats")}
+    return _installed()[0]
+
+
+def broken_readers() -> dict[str, str]:
+    """Why readers that are installed cannot be used, by name."""
+    return _installed()[1]
 
 
 def open_recording(files: RecordingFiles) -> Reader:
@@ -263,9 +278,10 @@ def open_recording(files: RecordingFiles) -> Reader:
             return reader(files)
     heads = ", ".join(f"{name} ({head(files.root / name)!r})" for name in files.names[:3])
     what = files.names[0] if len(files.names) == 1 else files.root.name
+    broken = "".join(f"; reader {name} cannot be used: {why}" for name, why in broken_readers().items())
     raise UnknownFormat(
         f"No reader knows what is in {what}",
-        where=f"{len(files.names)} files: {heads}",
+        where=f"{len(files.names)} files: {heads}{broken}",
         remedy=f"Formats: {', '.join(readers())}. Others are added by entry point, see docs/extending.md.",
     )
 

@@ -42,6 +42,7 @@ def doctor(home: Home) -> list[Finding]:
         _guarded("spark jars", _jars),
         _disk("disk of the installation", home.root),
         _disk("disk of the cache", cache.folder()),
+        _readers(),
         *_secrets(home),
         _lock(home),
         *_ports(home, running),
@@ -55,6 +56,15 @@ def doctor(home: Home) -> list[Finding]:
             for name, status in statuses.items()
         ),
     ]
+
+
+def _readers() -> Finding:
+    from fleet_assets.formats.reader import broken_readers, readers
+
+    broken = broken_readers()
+    detail = "; ".join(f"{name} ({why})" for name, why in broken.items()) or ", ".join(readers())
+    remedy = "Install what it lacks, or uninstall the package that brings it." if broken else None
+    return Finding("readers of recordings", not broken, detail, remedy)
 
 
 def _guarded(name: str, examine: Callable[[], Finding]) -> Finding:

@@ -52,6 +52,7 @@ def test_the_night_makes_small_files_large_removes_leftovers_and_changes_no_row(
     for number in (8, 9):
         land(fleet_home.landing, f"night--20260203T0{number}0000Z")
         assert fleet("run")["ok"]
+    assert fleet("status")["landing"]["published"] >= 2  # and a flood would show how far it is
     tables = ("ingest.imu", "ingest.messages", "synchronise.frames")
     before = lake.at()
     assert all(sum("day=2026-02-03" in uri for uri in files_of(lake, table)) == 2 for table in tables)
