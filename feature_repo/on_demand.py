@@ -6,6 +6,10 @@ from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64
 from views import ego_motion, scene_context
 
+from fleet_assets.kernels.features.on_demand import ON_DEMAND
+
+KERNELS = ("stopping", "driving_margin")
+
 
 @on_demand_feature_view(
     sources=[ego_motion, scene_context],
@@ -20,7 +24,7 @@ from views import ego_motion, scene_context
     owner="team:fleet",
     description="How far the vehicle rolls until it stands, and what is then left of its view; by how much it is slower than its "
     "curve allows; and the smaller of the two as a share, -1 to 1.",
-    tags={"kernels": "stopping@v1 driving_margin@v1"},
+    tags={"kernels": " ".join(f"{name}@v{ON_DEMAND[name].version}" for name in KERNELS)},
 )
 def driving_margins(inputs: pd.DataFrame) -> pd.DataFrame:
     # Feast keeps this source and executes it elsewhere: the import belongs inside.

@@ -37,7 +37,7 @@ _SHOWN = 20  # a check names at most so many findings
 
 @dg.multi_asset(
     name="live_features",
-    specs=table_specs(OUTPUTS, deps=INPUTS, code_version=code_version(LIVE)),
+    specs=table_specs(OUTPUTS, deps=INPUTS, code_version=code_version([*LIVE, "place_visits"])),
     check_specs=table_check_specs(OUTPUTS),
     partitions_def=DRIVES,
     backfill_policy=PER_DRIVE_BACKFILL,

@@ -25,7 +25,10 @@ _FRAMES = "synchronise.frames"
 def _version(inputs: Mapping[str, str]) -> DriveVersion:
     contracts = [load_tables()[name].fingerprint for name in OUTPUTS]
     return version_of(
-        inputs=inputs, code_version=code_version(LIVE), contracts=contracts, policy=load_live_policy().fingerprint
+        inputs=inputs,
+        code_version=code_version([*LIVE, "place_visits"]),
+        contracts=contracts,
+        policy=load_live_policy().fingerprint,
     )
 
 

@@ -77,7 +77,7 @@ def kernel_history(snapshot: Snapshot | None) -> list[dict[str, Any]]:
         for row in rows.to_pylist():
             view = row["table_name"].split(".")[1]
             drives.update(made for made in row["code_version"].split() if made.startswith(f"{view}@"))
-    now = {f"{view}@v{kernel.VERSION}" for view, kernel in identity.KERNELS.items()}
+    now = {f"{name}@v{version}" for name, version in identity.versions().items()}
     return [
         {
             "view": view,

@@ -25,10 +25,14 @@ import numpy as np
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.edge.feed import LIVE
 from fleet_assets.errors import FleetError
+from fleet_assets.features import places
 from fleet_assets.kernels.features import lane_curvature
+from fleet_assets.kernels.features import on_demand as transforms
+from fleet_assets.kernels.features.on_demand import ON_DEMAND, OnDemand
 
-# Views that a kernel makes: the live ones, and those that are made ahead for all places.
-KERNELS: Mapping[str, ModuleType] = {**LIVE, "lane_curvature": lane_curvature}
+# What makes tables: the live kernels, visits and history of places, and what is made ahead for all lanes.
+PLACES = ("place_visits", "place_context")
+KERNELS: Mapping[str, ModuleType] = {**LIVE, **dict.fromkeys(PLACES, places), "lane_curvature": lane_curvature}
 PATH = Path(__file__).with_name("identities.json")
 REPO = Path(__file__).parents[2] / "feature_repo"
 _KERNELS = "fleet_assets.kernels"
@@ -47,13 +51,29 @@ def identity_of(kernel: ModuleType, contract_version: str) -> str:
 
 @lru_cache(maxsize=1)
 def identities() -> Mapping[str, str]:
-    """Identity of every view that a kernel makes, as the code is now."""
-    return {name: identity_of(kernel, load_tables()[f"features.{name}"].version) for name, kernel in KERNELS.items()}
+    """Identity of every table that a kernel makes, and of every on-demand transform, as the code is now."""
+    tables = {name: identity_of(kernel, load_tables()[f"features.{name}"].version) for name, kernel in KERNELS.items()}
+    return tables | {name: _of_transform(transform) for name, transform in ON_DEMAND.items()}
+
+
+def versions() -> dict[str, int]:
+    """Version of each of them, by name."""
+    made = {name: transform.version for name, transform in ON_DEMAND.items()}
+    return made | {name: kernel.VERSION for name, kernel in KERNELS.items()}
+
+
+def _of_transform(transform: OnDemand) -> str:
+    """As identity_of: of its module, without the other transforms."""
+    tree = _plain_tree(transforms)
+    others = ON_DEMAND.keys() - {transform.name}
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name in others)]
+    parts = [f"{transforms.__name__}.{transform.name}", ast.dump(tree)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def code_version(views: Iterable[str]) -> str:
     """What rows of these views are made by, for lake.versions: `<view>@v<version>:<identity>`, joined by spaces."""
-    return " ".join(f"{view}@v{KERNELS[view].VERSION}:{identities()[view]}" for view in sorted(views))
+    return " ".join(f"{view}@v{versions()[view]}:{identities()[view]}" for view in sorted(views))
 
 
 def repo_hash() -> str:
@@ -76,7 +96,7 @@ def check() -> list[FleetError]:
     known = recorded()
     findings = []
     for view, identity in identities().items():
-        version = str(KERNELS[view].VERSION)
+        version = str(versions()[view])
         written = known.get(view, {}).get(version)
         if written is None:
             remedy = "Run `fleet features history --record`."
@@ -85,7 +105,7 @@ def check() -> list[FleetError]:
             findings.append(
                 FleetError(
                     f"{view} has changed and is still version {version}",
-                    where=f"{KERNELS[view].__name__}: {identity}, written down {written}",
+                    where=f"{identity}, written down {written}",
                     remedy="Raise its VERSION, then run `fleet features history --record`; or take the change back.",
                 )
             )
@@ -100,7 +120,7 @@ def record() -> list[str]:
     known = recorded()
     added = []
     for view, identity in identities().items():
-        version = str(KERNELS[view].VERSION)
+        version = str(versions()[view])
         if version not in known.setdefault(view, {}):
             known[view][version] = identity
             added.append(f"{view} version {version}: {identity}")
@@ -140,11 +160,16 @@ def _tree(module: ModuleType) -> ast.Module:
 
 
 def _meaning(module: ModuleType) -> str:
+    return ast.dump(_plain_tree(module))
+
+
+def _plain_tree(module: ModuleType) -> ast.Module:
+    """Without docstrings."""
     tree = _tree(module)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
-    return ast.dump(tree)
+    return tree
 
 
 def _parameters(kernel: ModuleType) -> dict[str, Any]:

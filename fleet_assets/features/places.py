@@ -21,6 +21,7 @@ from fleet_assets.features.write import publication_key, upsert
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.publish import Published
 
+VERSION = 1  # as that of a kernel: see identity.py
 VISITS, CONTEXT = "features.place_visits", "features.place_context"
 RESOLUTION = 9  # cells of about 350 m across
 PEOPLE = ("pedestrian",)

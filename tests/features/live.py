@@ -11,8 +11,12 @@ import sys
 import numpy as np
 
 from fleet_assets.edge.feed import LIVE, Feed, in_order_of_arrival, records_of
+from fleet_assets.edge.on_demand import Chain
+from fleet_assets.features.on_demand import wanted
 from fleet_assets.kernels.features.lane_cell import lane_cells
-from fleet_assets.kernels.features.payload import checksum, cloud_summary, image_summary
+from fleet_assets.kernels.features.lane_curvature import curvatures, segments
+from fleet_assets.kernels.features.on_demand import ON_DEMAND
+from fleet_assets.kernels.features.payload import checksum, cloud_summary, image_summary, radar_summary
 from fleet_assets.kernels.features.records import NO_TIME, RECORD, SOURCES, VALUES
 
 T0_NS = 1_767_323_045_000_000_000
@@ -79,6 +83,15 @@ def digest() -> str:
         found.update(np.array(cloud_summary(*random.normal(0, 30, (4, 500)))).tobytes())
     places = (random.uniform(-90, 90, 100_000), random.uniform(-180, 180, 100_000), random.uniform(0, 360, 100_000))
     found.update(lane_cells(*places).tobytes())
+    for _ in range(20):
+        echoes = random.integers(0, 256, (40, 50, 1), dtype=np.uint8)
+        found.update(np.array(radar_summary(echoes)).tobytes())
+    inputs = wanted(list(ON_DEMAND))
+    found.update(Chain(inputs).apply(random.normal(0, 30, (100_000, len(inputs)))).tobytes())
+    steps = random.normal(0, 1e-5, (2, 10_000)).cumsum(axis=1)
+    begin = np.arange(0, 10_001, 100)
+    for lines in (curvatures(48 + steps[0], 11 + steps[1], begin), *segments(48 + steps[0], 11 + steps[1], begin)):
+        found.update(lines.tobytes())
     return found.hexdigest()
 
 

@@ -40,6 +40,7 @@ from fleet_assets.features.service_snapshot import (
 )
 from fleet_assets.features.write import publication_key, upsert
 from fleet_assets.ingest.batch import ingest_batch
+from fleet_assets.kernels.features.on_demand import ON_DEMAND
 from fleet_assets.lake.lake import Lake
 from fleet_assets.resources import FleetResource
 from fleet_assets.services.home import Home
@@ -342,8 +343,9 @@ def test_catalogue_and_history(lake: Lake, drives: list[str]) -> None:
     assert len(features) >= 60
     assert all(row["meaning"] and row["owner"] for row in features)
     kernels = [row for row in kernel_history(lake.at()) if row["current"]]
-    live = [row for row in kernels if row["view"] != "lane_curvature"]
-    assert {row["view"] for row in live} == {"ego_motion", "position", "scene_context", "sensor_health"}
+    beside = {"lane_curvature", "place_context", *ON_DEMAND}
+    live = [row for row in kernels if row["view"] not in beside]
+    assert {row["view"] for row in live} == {"ego_motion", "place_visits", "position", "scene_context", "sensor_health"}
     assert all(row["drives"] == len(drives) for row in live)
 
 

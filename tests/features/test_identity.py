@@ -17,6 +17,7 @@ from fleet_assets.features import identity, pages
 from fleet_assets.features.define import feature_columns
 from fleet_assets.features.registry import definitions
 from fleet_assets.kernels.features import ego_motion
+from fleet_assets.kernels.features import on_demand as transforms
 
 Change = Callable[[str], str]
 
@@ -98,6 +99,24 @@ def test_a_changed_kernel_needs_a_new_version(tmp_path: Path, monkeypatch: pytes
         assert set(identity.recorded()["ego_motion"]) == {"1", "2", "3"}
     finally:
         identity.identities.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["stopping", "driving_margin"])
+def test_a_transform_has_an_identity_of_its_own(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert transforms.__file__ is not None
+    before, text = identity.identities(), Path(transforms.__file__).read_text()
+    copy = tmp_path / "on_demand.py"
+    monkeypatch.setattr(transforms, "__file__", str(copy))
+    for change, changed_ones in (
+        (lambda text: text.replace("visibility - distance", "visibility - 2.0 * distance"), {"stopping"}),
+        (lambda text: text.replace("spare / allowed", "0.5 * spare / allowed"), {"driving_margin"}),
+        (lambda text: text.replace("LATERAL_MPS2 = 2.5", "LATERAL_MPS2 = 2.0"), {"stopping", "driving_margin"}),
+        (lambda text: text.replace("# Straight on,", "# Straight,"), set()),
+    ):
+        assert change(text) != text
+        copy.write_text(change(text))
+        now = identity._of_transform(transforms.ON_DEMAND[name])
+        assert (now != before[name]) == (name in changed_ones)
 
 
 def test_modules_of_the_callers_own_do_not_hide_the_definitions(monkeypatch: pytest.MonkeyPatch) -> None:

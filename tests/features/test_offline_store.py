@@ -145,7 +145,7 @@ def test_a_backfill_changes_no_retrieval_at_an_old_time(store: FeatureStore, lak
     """Rows are written anew, much later; what counts is when they were available."""
     asked = entities(*((DRIVES[1], n, at(n, late)) for n in range(FRAMES) for late in (100, 200, 300)))
     before, commit = speeds(store, asked), lake.at().commit_id
-    rows = rows_of(DRIVES[1], frames=FRAMES + 5)  # and some that the drive did not have
+    rows = rows_of(DRIVES[1])
     rows = rows.set_column(rows.column_names.index("accel_mps2"), "accel_mps2", pa.array([0.25] * rows.num_rows))
     upsert(lake, "features.ego_motion", rows, name="backfill", run_id="today")
     now = lake.at()
@@ -154,7 +154,7 @@ def test_a_backfill_changes_no_retrieval_at_an_old_time(store: FeatureStore, lak
     assert speeds(store, asked) == before
     assert None in before
     assert 7.0 in before
-    upsert(lake, "features.ego_motion", rows_of(DRIVES[1]), name="as before")
+    upsert(lake, "features.ego_motion", rows_of(DRIVES[1]), name="restored")
 
 
 def test_ttl_and_names(store: FeatureStore) -> None:
