@@ -110,7 +110,8 @@ def write_drive(
             sweep = next(stream for stream in streams if stream.name == "lidar")
             for schedule in filter(messages.payload, schedules.values()):
                 schedule.thin(payload_every_s, sweep.offset_s + sweep.after_s)
-        with McapFile(path, _context(vehicle, start, setup, conditions, seed)) as target:
+        shown = datetime.fromtimestamp(int(clocks["logger"].shows(np.array([t_start_ns]))[0]) / 1e9, UTC)
+        with McapFile(path, _context(vehicle, shown, setup, conditions, seed)) as target:
             _write(
                 target, list(schedules.values()), clocks["logger"], messages, threads or os.cpu_count() or 1, progress
             )
@@ -123,8 +124,8 @@ def write_drive(
 
 
 def _context(vehicle: str, start: datetime, setup: str, conditions: Conditions, seed: int) -> dict[str, str]:
-    """What the recording says of itself. The same vehicle always has the same hardware; firmware changes. start: the logger's
-    own may be wrong, and parts of a drive say which it is."""
+    """What the recording says of itself. The same vehicle always has the same hardware; firmware changes. start: by the logger's
+    clock, so that parts of the recording are one drive."""
     known = parameters()["vehicle"]
     return {
         "vehicle": vehicle,
@@ -133,7 +134,7 @@ def _context(vehicle: str, start: datetime, setup: str, conditions: Conditions, 
         "region": conditions.region,
         "light": conditions.light,
         "weather": conditions.weather,
-        "start": start.astimezone(UTC).isoformat(),
+        "start": start.isoformat(),
         "simulator": str(parameters()["version"]),
     }
 
