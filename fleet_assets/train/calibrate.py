@@ -15,7 +15,7 @@ from fleet_assets.edge.objects import CLASSES, Objects
 from fleet_assets.kernels.matching import match
 
 RADIUS_M = 2.0  # a detection is of an object whose centre is not further away
-PRECISION: Mapping[str, float] = {"vehicle": 0.8, "pedestrian": 0.6, "cyclist": 0.7}
+PRECISION: Mapping[str, float] = {"vehicle": 0.8, "pedestrian": 0.65, "cyclist": 0.7}
 _ITERATIONS = 50
 
 
