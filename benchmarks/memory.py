@@ -53,7 +53,7 @@ def _row(home: Home, size_gb: float, number: int, bytes_per_s: float) -> Row:
     path = home.scratch / "bench.mcap"
     recordings.write(path, size_gb * 1e9 / bytes_per_s, vehicle=f"bench{number}")
     began = time.perf_counter()
-    with _Watch(home) as watch:
+    with Watch(home) as watch:
         _carry(home, path)
     seconds = time.perf_counter() - began
     told = ", ".join(f"{name} {part / 2**20:.0f}" for name, part in sorted(watch.peaks.items()))
@@ -72,7 +72,7 @@ def _carry(home: Home, path: Path) -> None:
     shutil.rmtree(home.landing / delivered.folder)
 
 
-class _Watch:
+class Watch:
     """Adds up the memory of the installation's processes and of this one, twice a second."""
 
     def __init__(self, home: Home) -> None:
@@ -82,7 +82,7 @@ class _Watch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> Watch:
         self._thread.start()
         return self
 
