@@ -31,6 +31,7 @@ from fleet_assets.formats.reader import (
     RecordingInfo,
     Refusal,
     Refusals,
+    Unreadable,
     batch_table,
     head,
 )
@@ -49,8 +50,10 @@ class McapReader:
     format: ClassVar[str] = "mcap_ros2"
 
     def __init__(self, files: RecordingFiles) -> None:
-        (name,) = files.records()
-        self._path = files.root / name
+        names = files.records()
+        if len(names) != 1 or not (files.root / names[0]).is_file():
+            raise Unreadable("The recording is not one MCAP file", where=str(files.root), remedy="Deliver it again.")
+        self._path = files.root / names[0]
         # One account per pass, so that a pass that is repeated does not count twice.
         self._payload_log, self._log = Refusals(), Refusals()
 
