@@ -6,7 +6,6 @@ by entry point (group `fleet_assets.formats`), so that others can add theirs, an
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ from fleet_assets.errors import FleetError
 
 BATCH_ROWS = 65_536
 PAYLOAD_KINDS = ("camera", "lidar", "radar")
-_FOR_PEOPLE = re.compile("LICENSE|README")
 
 _STAMPS = [("sequence", pa.int64()), ("t_device_ns", pa.int64()), ("t_host_ns", pa.int64())]
 _WHERE = ["chunk_offset", "chunk_length", "chunk_size"]
@@ -112,7 +110,7 @@ class RecordingFiles:
 
     def records(self) -> list[str]:
         """Names without a licence and what is to be read by people; of one file alone, whatever it is called."""
-        return [name for name in self.names if len(self.names) == 1 or not _FOR_PEOPLE.match(PurePosixPath(name).name)]
+        return [name for name in self.names if len(self.names) == 1 or not is_for_people(name)]
 
 
 @dataclass(frozen=True)
@@ -321,6 +319,11 @@ def renumbered(batch: Batch, delivered: dict[str, int]) -> Batch:
     delivered[batch.topic] = first + batch.table.num_rows
     sequence = pa.array(np.arange(first, first + batch.table.num_rows, dtype=np.int64))
     return Batch(batch.topic, batch.kind, batch.table.set_column(0, batch.table.schema.field(0), sequence))
+
+
+def is_for_people(name: str) -> bool:
+    """Whether a file's name says that it is no record: a licence, or what is to be read first."""
+    return PurePosixPath(name).name.startswith(("README", "LICENSE"))
 
 
 def head(path: Path, count: int = 16) -> bytes:

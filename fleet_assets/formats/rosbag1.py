@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import ClassVar
 
 from fleet_assets.errors import FleetError
@@ -25,6 +25,7 @@ from fleet_assets.formats.reader import (
     RecordingInfo,
     Refusals,
     head,
+    is_for_people,
 )
 from fleet_assets.formats.ros2 import DEFINITIONS
 from fleet_assets.formats.ros2_rows import Collected, device_stamp, kind_of_type
@@ -46,7 +47,7 @@ class RosBag1Reader(Accounted):
 
     def _account_for_the_rest(self, log: Refusals) -> None:
         for name in self._others:
-            if not PurePosixPath(name).name.startswith(("README", "LICENSE")):
+            if not is_for_people(name):
                 log.add(None, "the file is no bag", name)
 
     @classmethod

@@ -32,6 +32,7 @@ from fleet_assets.formats.reader import (
     Refusals,
     Unreadable,
     head,
+    is_for_people,
     renumbered,
 )
 from fleet_assets.formats.ros2_rows import Collected, Window, device_stamp, kind_of_type
@@ -124,7 +125,7 @@ class RosBag2Reader(Accounted):
         storages = {storage.name for storage in self._storages}
         present = {PurePosixPath(name).name for name in self._files.names}
         for name in sorted(set(self._files.names) - storages):
-            if not re.fullmatch(rf"{re.escape(_METADATA)}|README.*|LICENSE.*", PurePosixPath(name).name):
+            if PurePosixPath(name).name != _METADATA and not is_for_people(name):
                 log.add(None, "the file is no part of a bag", name)
         for name in sorted(set(_FILE.findall(self._metadata))):
             if PurePosixPath(name).name not in present:
