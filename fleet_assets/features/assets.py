@@ -18,9 +18,9 @@ from fleet_assets.capture.context_files import read, summary
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.errors import FleetError
 from fleet_assets.features.batch import features_batch
-from fleet_assets.features.identity import code_version, repo_hash
+from fleet_assets.features.identity import code_version_of_drives, repo_hash
 from fleet_assets.features.places import CONTEXT, VISITS
-from fleet_assets.features.replay import INPUTS, LIVE, OUTPUTS
+from fleet_assets.features.replay import INPUTS, OUTPUTS
 from fleet_assets.partitions import DRIVES, PER_DRIVE_BACKFILL
 from fleet_assets.resources import FleetResource
 from fleet_assets.specs import asset_key, column_schema, report, table_check_specs, table_specs
@@ -37,7 +37,7 @@ _SHOWN = 20  # a check names at most so many findings
 
 @dg.multi_asset(
     name="live_features",
-    specs=table_specs(OUTPUTS, deps=INPUTS, code_version=code_version([*LIVE, "place_visits"])),
+    specs=table_specs(OUTPUTS, deps=INPUTS, code_version=code_version_of_drives()),
     check_specs=table_check_specs(OUTPUTS),
     partitions_def=DRIVES,
     backfill_policy=PER_DRIVE_BACKFILL,

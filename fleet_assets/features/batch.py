@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from fleet_assets.capture.drive_key import DriveKey
 from fleet_assets.contracts.loader import load_tables
-from fleet_assets.features.identity import code_version
+from fleet_assets.features.identity import code_version_of_drives
 from fleet_assets.features.policy import load_live_policy
-from fleet_assets.features.replay import INPUTS, LIVE, OUTPUTS, replay_drive
+from fleet_assets.features.replay import INPUTS, OUTPUTS, replay_drive
 from fleet_assets.lake.derive import Derivation
 from fleet_assets.lake.payload import stream_payload
 from fleet_assets.lake.tables import Snapshot
@@ -26,7 +26,7 @@ def _version(inputs: Mapping[str, str]) -> DriveVersion:
     contracts = [load_tables()[name].fingerprint for name in OUTPUTS]
     return version_of(
         inputs=inputs,
-        code_version=code_version([*LIVE, "place_visits"]),
+        code_version=code_version_of_drives(),
         contracts=contracts,
         policy=load_live_policy().fingerprint,
     )

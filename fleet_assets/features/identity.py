@@ -76,6 +76,11 @@ def code_version(views: Iterable[str]) -> str:
     return " ".join(f"{view}@v{versions()[view]}:{identities()[view]}" for view in sorted(views))
 
 
+def code_version_of_drives() -> str:
+    """Of the rows of a drive: live features, and visits of places."""
+    return code_version([*LIVE, "place_visits"])
+
+
 def repo_hash() -> str:
     """sha256 of the definitions, 16 digits: the code version of what is made from them."""
     digest = hashlib.sha256()
