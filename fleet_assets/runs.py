@@ -234,10 +234,11 @@ def follow(
     """Waits until the backfill of these assets and drives has ended; on_progress gets (finished steps, steps) of its runs."""
     registered = instance.get_dynamic_partitions("drives")
     wanted = {(key, drive) for key in keys for drive in drives}
+    planned: dict[str, int] = {}
     while True:
         backfill = instance.get_backfill(backfill_id)
         runs = instance.get_runs(RunsFilter(tags={BACKFILL_TAG: backfill_id}))
-        on_progress(*_steps(instance, runs))
+        on_progress(*_steps(instance, runs, planned))
         if backfill is None:
             raise FleetError(f"Backfill {backfill_id} has vanished", remedy="Start it again with `fleet run`.")
         done = {
@@ -258,15 +259,22 @@ def follow(
         time.sleep(0.5)
 
 
-def _steps(instance: DagsterInstance, runs: Sequence[dg.DagsterRun]) -> tuple[int, int]:
-    """Finished steps, and all: one run takes many drives, so that runs alone would tell nothing until the end."""
-    planned = {
-        run.run_id: len(instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id).step_keys_to_execute)
-        for run in runs
-        if run.execution_plan_snapshot_id
-    }
-    ended = (step.end_time is not None for run_id in planned for step in instance.get_run_step_stats(run_id))
-    return sum(ended), max(sum(planned.values()), 1)
+def _steps(
+    instance: DagsterInstance, runs: Sequence[dg.DagsterRun], planned: dict[str, int] | None = None
+) -> tuple[int, int]:
+    """Finished steps, and all: one run takes many drives, so that runs alone would tell nothing until the end. planned: steps of
+    each run as far as they are known from earlier calls; those that are new are added, for a plan never changes."""
+    planned = {} if planned is None else planned
+    for run in runs:
+        if run.run_id not in planned and run.execution_plan_snapshot_id:
+            plan = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
+            planned[run.run_id] = len(plan.step_keys_to_execute)
+    return sum(_finished(instance, run_id) for run_id in planned), max(sum(planned.values()), 1)
+
+
+def _finished(instance: DagsterInstance, run_id: str) -> int:
+    """Steps of a run that have ended."""
+    return sum(step.end_time is not None for step in instance.get_run_step_stats(run_id))
 
 
 def follow_whole(instance: DagsterInstance, run_id: str, steps: int, on_progress: Callable[[int, int], None]) -> Ended:
@@ -275,7 +283,7 @@ def follow_whole(instance: DagsterInstance, run_id: str, steps: int, on_progress
         found = instance.get_run_by_id(run_id)
         if found is None:
             raise FleetError(f"Run {run_id} has vanished", remedy="Start it again with `fleet run`.")
-        on_progress(sum(step.end_time is not None for step in instance.get_run_step_stats(run_id)), steps)
+        on_progress(_finished(instance, run_id), steps)
         if found.is_finished:
             ok = found.status is DagsterRunStatus.SUCCESS
             return Ended(ok, 1, [] if ok else [(run_id, failure_of(instance, run_id))])
