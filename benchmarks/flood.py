@@ -14,7 +14,7 @@ from dagster import DagsterInstance
 
 from benchmarks import recordings
 from benchmarks.harness import Options, Row, installation
-from benchmarks.memory import Watch
+from benchmarks.memory import Watch, peak_row
 from fleet_assets import console, runs
 from fleet_assets.capture.deliver import deliver
 from fleet_assets.definitions import defs
@@ -49,10 +49,7 @@ def _row(count: int) -> Row:
         taken = _taken(instance)
     most = max(map(len, taken))
     note = f"registered after {landed_s:.0f} s; {len(taken)} runs of at most {most} drives; {seconds / count:.2f} s a drive"
-    peak_mib = watch.peak / 2**20
-    console.say(f"{count} recordings in {seconds:.0f} s: most at once {peak_mib:.0f} MiB; {note}")
-    work = f"{count} recordings"
-    return {"work": work, "ours_s": seconds, "peers_s": {}, "floor_s": None, "peak_mib": peak_mib, "note": note}
+    return peak_row(f"{count} recordings", seconds, watch, note)
 
 
 def _deliver(home: Home, count: int) -> None:

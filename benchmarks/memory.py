@@ -57,9 +57,13 @@ def _row(home: Home, size_gb: float, number: int, bytes_per_s: float) -> Row:
         _carry(home, path)
     seconds = time.perf_counter() - began
     told = ", ".join(f"{name} {part / 2**20:.0f}" for name, part in sorted(watch.peaks.items()))
-    peak_mib, note = watch.peak / 2**20, f"each at its own most, MiB: {told}"
-    console.say(f"{size_gb:g} GB in {seconds:.0f} s: most at once {peak_mib:.0f} MiB; {note}")
-    work = f"{size_gb:g} GB"
+    return peak_row(f"{size_gb:g} GB", seconds, watch, f"each at its own most, MiB: {told}")
+
+
+def peak_row(work: str, seconds: float, watch: Watch, note: str) -> Row:
+    """A row that has the memory of all processes, too; said at once, for the next takes long."""
+    peak_mib = watch.peak / 2**20
+    console.say(f"{work} in {seconds:.0f} s: most at once {peak_mib:.0f} MiB; {note}")
     return {"work": work, "ours_s": seconds, "peers_s": {}, "floor_s": None, "peak_mib": peak_mib, "note": note}
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import subprocess
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from fleet_assets.train.fit import Recipe, fit
 from fleet_assets.train.frames import FrameSet
 from fleet_assets.train.recordings import frames_of_recordings
 from fleet_assets.train.rig import vehicle_rig
+from fleet_assets.train.tracking import code_commit
 
 FUSION, ALONE = ("attention", "temporal"), ("camera", "lidar", "radar")
 FORMS = (*FUSION, *ALONE)
@@ -110,7 +110,7 @@ def report(test: FrameSet, found: Found) -> list[Row]:
     """One row per class and slice: recall, precision and average precision of each form, and recall of fusion minus that of the
     best sensor alone; apart: the two recalls' intervals do not touch."""
     about = {
-        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip(),
+        "commit": code_commit() or "",
         "seeds": sorted({seed for _, seed in found}), "steps": STEPS,
         "drives": {split: plan[0] for split, plan in SPLITS.items()},
         "test_drives": list(test.drives), "test_frames": len(test),

@@ -48,9 +48,10 @@ def accept(today: Mapping[str, Contract], file: Path = FILE) -> bool:
     """Writes the file; says whether it changed. Raises ContractError, and writes nothing, while there are findings."""
     for finding in findings(today, file):
         raise finding
-    changed = not is_current(today, file)
+    if is_current(today, file):
+        return False
     file.write_text(_text(today))
-    return changed
+    return True
 
 
 def _text(today: Mapping[str, Contract]) -> str:

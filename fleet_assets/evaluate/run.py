@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-import fleet_assets
 from fleet_assets.edge.model import Model
 from fleet_assets.edge.objects import CLASSES, Objects
 from fleet_assets.edge.payload import BOUND_ARTEFACT, BOUND_MACHINE, artefact_sha256
@@ -40,7 +37,7 @@ from fleet_assets.train.bake_off import latency_ms
 from fleet_assets.train.batches import LEAST_JUDGING, refuse_without_memory
 from fleet_assets.train.export import detections
 from fleet_assets.train.frames import FrameSet
-from fleet_assets.train.tracking import LEARNS, code_sha256
+from fleet_assets.train.tracking import LEARNS, code_commit, code_sha256
 
 REPORT = "report.json"
 _JUDGES = (*LEARNS, "evaluate", "signing")  # whose code a verdict depends on
@@ -112,14 +109,10 @@ def evaluate(
 
 
 def _judged_by() -> dict[str, str]:
-    """Machine and code of this evaluation: sha256 of the sources, and the commit of the checkout that they lie in, if they do."""
+    """Machine and code of this evaluation."""
+    commit = code_commit()
     found = {BOUND_MACHINE: platform.machine(), "code_sha256": code_sha256(_JUDGES)}
-    root, git = Path(fleet_assets.__file__).parents[1], shutil.which("git")
-    if git and (root / ".git").exists():
-        said = subprocess.run([git, "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-        if said.returncode == 0:
-            found["code_commit"] = said.stdout.strip()
-    return found
+    return found | ({"code_commit": commit} if commit else {})
 
 
 def _nominal(model: Model, frames: FrameSet, drives: Drives | None) -> Objects:

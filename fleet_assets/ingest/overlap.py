@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from fleet_assets.formats.mcap_scan import Damaged, decompress
+from fleet_assets.lake.payload import KEY_COLUMNS
 
 # Not content: numbers and places that differ between two copies of one record.
 _PLACE = {
@@ -35,7 +36,7 @@ _PLACE = {
 }
 _BLOCK_ROWS = 65_536
 _CODECS = ("none", "lz4", "zstd")
-_WHERE = ("chunk_offset", "chunk_length", "chunk_size", "message_offset", "message_length")
+_WHERE = tuple(name for name in KEY_COLUMNS if name not in ("object", "codec"))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -32,6 +34,15 @@ def code_sha256(packages: Iterable[str] = LEARNS) -> str:
     for path in sorted(path for name in packages for path in (root / name).rglob("*.py")):
         found.update(path.relative_to(root).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest())
     return found.hexdigest()
+
+
+def code_commit() -> str | None:
+    """The commit of the checkout that our code lies in; None if it lies in none."""
+    root, git = Path(fleet_assets.__file__).parents[1], shutil.which("git")
+    if not git or not (root / ".git").exists():
+        return None
+    said = subprocess.run([git, "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return said.stdout.strip() if said.returncode == 0 else None
 
 
 class Tracker:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fleet_assets.ingest import overlap as module
 from fleet_assets.ingest.overlap import Overlap
+from fleet_assets.lake.payload import KEY_COLUMNS
 
 Record = tuple[str, int, float | None]  # stream, stamp, content
 record = st.tuples(st.sampled_from(["imu", "gnss"]), st.integers(0, 12), st.sampled_from([0.0, 1.0, None]))
@@ -95,15 +96,7 @@ def test_payload_is_compared_where_stamp_and_length_are_the_same(codec: str, fol
                 rows.append((*chunk, codec, offset, len(message), "a"))
             content, at = content + stored, at + len(stored)
         path.write_bytes(content)
-        names = (
-            "chunk_offset",
-            "chunk_length",
-            "chunk_size",
-            "codec",
-            "message_offset",
-            "message_length",
-            "schema_name",
-        )
+        names = (*KEY_COLUMNS[1:], "schema_name")
         return pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))), path
 
     overlap = Overlap(folder / "o")
