@@ -37,21 +37,19 @@ def rows(options: Options) -> list[Row]:
     sizes = options.sizes or _SIZES_GB
     with installation(["lakefs", "spark", "webserver", "daemon"]) as home:
         free = shutil.disk_usage(home.root).free
-        needed = 1e9 * (3 * max(sizes) + sum(sizes))  # as made, as landed, in the lake; earlier ones in the lake
+        needed = 1e9 * (max(sizes) + sum(sizes))  # as landed, and in the lake with the earlier ones
         if free < needed:
             raise FleetError(
                 f"{free / 1e9:.0f} GB are free where {needed / 1e9:.0f} GB are needed", remedy="Give smaller sizes."
             )
-        probe = home.scratch / "probe.mcap"
-        recordings.write(probe, _PROBE_S)
+        probe = _made(home, _PROBE_S, "probe")
         bytes_per_s = probe.stat().st_size / _PROBE_S
         _carry(home, probe)
         return [_row(home, size, number, bytes_per_s) for number, size in enumerate(sizes)]
 
 
 def _row(home: Home, size_gb: float, number: int, bytes_per_s: float) -> Row:
-    path = home.scratch / "bench.mcap"
-    recordings.write(path, size_gb * 1e9 / bytes_per_s, vehicle=f"bench{number}")
+    path = _made(home, size_gb * 1e9 / bytes_per_s, f"bench{number}")
     began = time.perf_counter()
     with Watch(home) as watch:
         _carry(home, path)
@@ -67,13 +65,20 @@ def peak_row(work: str, seconds: float, watch: Watch, note: str) -> Row:
     return {"work": work, "ours_s": seconds, "peers_s": {}, "floor_s": None, "peak_mib": peak_mib, "note": note}
 
 
+def _made(home: Home, seconds: float, vehicle: str) -> Path:
+    """A recording where the vehicle uploads to, so that delivering it copies nothing."""
+    path = home.landing / vehicle / "drive.mcap"
+    path.parent.mkdir(parents=True)
+    recordings.write(path, seconds, vehicle=vehicle)
+    return path
+
+
 def _carry(home: Home, path: Path) -> None:
-    delivered = deliver(path, home.landing)
-    path.unlink()
+    delivered = deliver(path.parent, home.landing)
     for batch in (ingest_batch, synchronise_batch):
         outcome = batch(home, Lake.open(home), [delivered.drive_id], run_id=f"bench-{delivered.drive_id}")
         assert [made.status for made in outcome.drives] == ["published"], (outcome.drives, outcome.audit_summary)
-    shutil.rmtree(home.landing / delivered.folder)
+    shutil.rmtree(path.parent)
 
 
 class Watch:

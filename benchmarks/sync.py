@@ -34,6 +34,7 @@ _PLACE = ("chunk_offset", "chunk_length", "message_offset", "message_length")
 _MOTION = [f"{what}_{axis}" for what in ("accel", "gyro") for axis in "xyz"]
 _ORIENTATION = [f"orientation_{axis}" for axis in "xyzw"]
 _VALUES = {"bus": ["value"], "gnss": ["latitude_deg", "longitude_deg", "altitude_m"]}
+_NO_SHARES = np.empty(0)  # nothing lies between one record and itself
 _LENIENT = ("rbyte's pattern in polars", "rosbag-resurrector")  # they interpolate over gaps, and hold for ever
 
 
@@ -161,21 +162,12 @@ def _search(frames: np.ndarray, name: str, stream: Stream) -> dict[str, np.ndarr
 def _columns(stream: Stream, found: Mapping[str, np.ndarray]) -> Iterator[Callable[[], dict[str, np.ndarray]]]:
     """What is left to do, a column each; NaN where there is no match."""
     before = found["sequence"]
-    if "share" not in found:
-        for column, values in stream.columns.items():
-            yield partial(_held, column, values, before)
-        return
-    after, share = found["after"], found["share"]
+    after, share = found.get("after", before), found.get("share", _NO_SHARES)
     if _ORIENTATION[0] in stream.columns:
         yield partial(_turned, stream, before, after, share)
     for column, values in stream.columns.items():
         if column not in _ORIENTATION:
             yield partial(_moved, column, values, before, after, share)
-
-
-def _held(column: str, values: np.ndarray, before: np.ndarray) -> dict[str, np.ndarray]:
-    matched = before >= 0
-    return {column: np.where(matched, values[np.where(matched, before, 0)], np.nan)}
 
 
 def _moved(column: str, values: np.ndarray, *how: np.ndarray) -> dict[str, np.ndarray]:

@@ -302,10 +302,11 @@ def shares(t_frame_ns: np.ndarray, t_ns: np.ndarray, before: np.ndarray, after: 
 def interpolate(values: np.ndarray, before: np.ndarray, after: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Linear between the bracket's values; NaN without a bracket, or where either value is NaN.
 
-    values: float64 [records]. share: float64 [frames], of `shares`. Gives float64 [frames].
+    values: numbers [records]. share: float64 [frames], of `shares`; not read where before and after are one row. Gives float64
+    [frames].
     """
-    found = np.empty(share.size)
-    for row in range(np.uint64(share.size)):
+    found = np.empty(before.size)
+    for row in range(np.uint64(before.size)):
         left, right = before[row], after[row]
         if left < 0:
             found[row] = np.nan
