@@ -71,7 +71,7 @@ class DeriveWork:
 
     writer: TaskWriter
     commit_id: str
-    inputs: tuple[str, ...]
+    inputs: Mapping[str, Sequence[str] | None]  # table -> columns, None: all
     make: Make
 
     def __call__(self, items: Sequence[DriveItem], task: str) -> list[Mapping[str, Any]]:
@@ -81,8 +81,14 @@ class DeriveWork:
         with tempfile.TemporaryDirectory(dir=home.scratch, prefix="derive-") as scratch:
             spools = []
             for number, item in enumerate(sorted(items, key=lambda item: item.drive_id)):
-                tables = {name: snapshot.scan(name, drives=[item.drive_id]) for name in self.inputs}
-                made, faults = self.make(snapshot, item.drive_id, tables)
+                made, faults = self.make(
+                    snapshot,
+                    item.drive_id,
+                    {
+                        name: snapshot.scan(name, columns, drives=[item.drive_id])
+                        for name, columns in self.inputs.items()
+                    },
+                )
                 spool = Spool(Path(scratch, str(number)))
                 for name, rows in made.items():
                     spool.append(name, rows)
@@ -97,7 +103,8 @@ class DeriveWork:
 @dataclass(frozen=True)
 class Derivation:
     """What a stage derives per drive. needed: a drive takes part when it has rows in that table; missing: what is said of one
-    that does not. version: of what a drive's inputs will make. Called, it makes the drives' rows in one transaction."""
+    that does not. version: of what a drive's inputs will make. columns: what is read of inputs, all where it says nothing.
+    Called, it makes the drives' rows in one transaction."""
 
     name: str
     tables: tuple[str, ...]
@@ -106,6 +113,7 @@ class Derivation:
     inputs: tuple[str, ...]
     version: Callable[[Mapping[str, str]], DriveVersion]
     make: Make
+    columns: Callable[[], Mapping[str, Sequence[str]]] = dict
 
     def __call__(
         self,
@@ -118,6 +126,8 @@ class Derivation:
         on_step: Callable[[int], None] | None = None,
     ) -> BatchOutcome:
         """See ingest_batch for the arguments."""
+        columns = self.columns()
+        inputs = {name: columns.get(name) for name in self.inputs}
         return run_batch(
             home,
             lake,
@@ -128,7 +138,7 @@ class Derivation:
             input_tables=tuple(dict.fromkeys((self.needed, *self.inputs))),
             items=lambda tx: derivable(tx.base, drives, self.needed, self.inputs, self.version),
             weight_bytes=lambda item: item.weight_bytes,
-            work=lambda tx: DeriveWork(tx.writer("unnamed"), tx.base.commit_id, self.inputs, self.make),
+            work=lambda tx: DeriveWork(tx.writer("unnamed"), tx.base.commit_id, inputs, self.make),
             missing=self.missing,
             parallel=parallel,
             on_step=on_step,

@@ -15,7 +15,7 @@ from fleet_assets.contracts.loader import load_streams, load_tables
 from fleet_assets.lake.derive import Derivation, input_versions
 from fleet_assets.lake.tables import Snapshot
 from fleet_assets.lake.versions import DriveVersion, version_of
-from fleet_assets.synchronise.drive import INPUTS, OUTPUTS, synchronise_drive
+from fleet_assets.synchronise.drive import INPUTS, OUTPUTS, input_columns, synchronise_drive
 from fleet_assets.synchronise.policy import load_alignment
 
 CODE_VERSION = "7"
@@ -55,5 +55,12 @@ def _make(_: Snapshot, drive: str, tables: Mapping[str, pa.Table]) -> tuple[dict
 
 # Aligns the drives' streams.
 synchronise_batch = Derivation(
-    "synchronise", OUTPUTS, _ACCEPTED, "it was not accepted by ingest", INPUTS, _version, _make
+    "synchronise",
+    OUTPUTS,
+    _ACCEPTED,
+    "it was not accepted by ingest",
+    INPUTS,
+    _version,
+    _make,
+    columns=lambda: input_columns(load_streams(), load_alignment()),
 )

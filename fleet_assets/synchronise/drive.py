@@ -22,11 +22,29 @@ from fleet_assets.synchronise.frames import Channel, Frames, ego_motion, key_fra
 from fleet_assets.synchronise.limits import Fault, broken_rules, out_of_bounds
 from fleet_assets.synchronise.logger import Followed, follow
 from fleet_assets.synchronise.phase import phase_of, reference_camera, with_phase
-from fleet_assets.synchronise.policy import Alignment, Policy, Source
+from fleet_assets.synchronise.policy import ORIENTATION, Alignment, Policy, Source
 
 INPUTS = ("ingest.messages", "ingest.imu", "ingest.poses", "ingest.gnss", "ingest.bus_signals")
 FRAMES, MATCHES = "synchronise.frames", "synchronise.matches"
 OUTPUTS = ("synchronise.clock_models", FRAMES, MATCHES, "synchronise.quarantine")
+_KEYS = ("stream", "sequence", "t_device_ns", "t_host_ns")
+_OF_TABLE = {"ingest.gnss": ("t_gnss_ns",), "ingest.bus_signals": ("signal", "value")}
+
+
+def input_columns(streams: Mapping[str, StreamContract], alignment: Alignment) -> dict[str, tuple[str, ...]]:
+    """What is read of each table of INPUTS: a long drive has millions of rows, and most of their columns play no part."""
+    found = {table: dict.fromkeys((*_KEYS, *_OF_TABLE.get(table, ()))) for table in INPUTS}
+    for name, contract in streams.items():
+        if contract.table in found:
+            found[contract.table] |= dict.fromkeys(_value_columns(name, alignment))
+    return {table: tuple(columns) for table, columns in found.items()}
+
+
+def _value_columns(stream: str, alignment: Alignment) -> tuple[str, ...]:
+    """Columns of a stream that the motion may be taken from."""
+    named = [source.column for sources in alignment.ego.values() for source in sources if source.stream == stream]
+    parts = ORIENTATION if stream in alignment.orientation else ()
+    return tuple(dict.fromkeys((*filter(None, named), *parts)))
 
 
 def synchronise_drive(
@@ -36,7 +54,8 @@ def synchronise_drive(
     streams: Mapping[str, StreamContract],
     alignment: Alignment,
 ) -> dict[str, pa.Table]:
-    """tables: the drive's rows of INPUTS. streams: contracts by name. Gives rows of OUTPUTS, with the contract's schemas.
+    """tables: the drive's rows of INPUTS, with `input_columns`. streams: contracts by name. Gives rows of OUTPUTS, with the
+    contract's schemas.
 
     A drive that is out of bounds has rows in synchronise.quarantine, and neither frames nor matches.
     """
@@ -45,7 +64,9 @@ def synchronise_drive(
     evidence = _evidence(rows, followed.streams, gnss_time, alignment)
     key_stream = next((name for name in alignment.key_streams if name in evidence.streams), None)
     clocks = estimate(evidence, key_stream)
-    channels = {name: _channel(table, streams[name], evidence.streams[name], clocks) for name, table in rows.items()}
+    channels = {
+        name: _channel(table, streams[name], evidence.streams[name], clocks, alignment) for name, table in rows.items()
+    }
     frames = key_frames(channels, alignment)
     made = [_by_policy(frames, channels, alignment, policy, drive_id, day) for policy in alignment.policies]
     models = _with_phases(clocks.models, channels, alignment)
@@ -102,8 +123,13 @@ def _by_stream(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     for name in INPUTS:
         table = tables[name]
         for stream in sorted(pc.unique(table["stream"]).to_pylist()):
-            found[stream] = table.filter(pc.equal(table["stream"], stream)).sort_by("sequence")
+            rows = table.filter(pc.equal(table["stream"], stream)).drop_columns(["stream"])
+            found[stream] = rows if _is_sorted(rows["sequence"].to_numpy()) else rows.sort_by("sequence")
     return dict(sorted(found.items()))
+
+
+def _is_sorted(values: np.ndarray) -> bool:
+    return bool((values[1:] >= values[:-1]).all())
 
 
 def _stamps(table: pa.Table, name: str) -> np.ndarray | None:
@@ -153,18 +179,22 @@ def _motion(source: Source, rows: Mapping[str, pa.Table], stamps: Mapping[str, S
     return Motion(source.stream, stamps[source.stream].t_ns[known], values[known]) if known.sum() > 1 else None
 
 
-def _channel(table: pa.Table, contract: StreamContract, stamps: Stamps, clocks: Clocks) -> Channel:
+def _channel(
+    table: pa.Table, contract: StreamContract, stamps: Stamps, clocks: Clocks, alignment: Alignment
+) -> Channel:
     sequence = table["sequence"].to_numpy()
-    values = _values(table, contract)
+    values = _values(table, contract, alignment)
     t_ns, known = on_reference([model for model in clocks.models if model.stream == contract.name], stamps.t_ns)
     # A sweep belongs to the time at which it looks where the cameras look, whatever its stamp marks.
     t_ns += contract.ahead_ns
     known &= t_ns >= 0
     if not known.any():
         return Channel(contract, sequence, None, None, values)
+    arrival_ns = _arrival_ns(stamps, clocks)
+    if known.all() and _is_sorted(t_ns):  # as most are; nothing is copied
+        return Channel(contract, sequence, t_ns, arrival_ns, values)
     order = np.argsort(t_ns, kind="stable")
     order = order[known[order]]
-    arrival_ns = _arrival_ns(stamps, clocks)
     return Channel(
         contract,
         sequence[order],
@@ -182,7 +212,7 @@ def _arrival_ns(stamps: Stamps, clocks: Clocks) -> np.ndarray | None:
     return np.where(fits, clocks.logger.apply(stamps.t_host_ns), LAST_NS)  # what has no time has not arrived
 
 
-def _values(table: pa.Table, contract: StreamContract) -> dict[str, np.ndarray]:
+def _values(table: pa.Table, contract: StreamContract, alignment: Alignment) -> dict[str, np.ndarray]:
     """What ego motion may be taken from: float64 columns; of a bus, its signals, NaN in rows of other signals."""
     if contract.kind == "bus":
         value = _floats(table, "value")
@@ -190,8 +220,7 @@ def _values(table: pa.Table, contract: StreamContract) -> dict[str, np.ndarray]:
             signal: np.where(pc.equal(table["signal"], signal).to_numpy(), value, np.nan)
             for signal in pc.unique(table["signal"]).to_pylist()
         }
-    columns = [field.name for field in table.schema if pa.types.is_floating(field.type)]
-    return {column: _floats(table, column) for column in columns}
+    return {column: _floats(table, column) for column in _value_columns(contract.name, alignment)}
 
 
 def _frames(
