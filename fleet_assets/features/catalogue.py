@@ -34,7 +34,8 @@ def catalogue() -> list[dict[str, Any]]:
 
 
 def look_up(service: str, entity: Mapping[str, Any], *, ref: str, time: str | None) -> dict[str, Any]:
-    """The features of one entity at a commit, as known at a time (ISO 8601; now unless given), without the online store."""
+    """The features of one entity at a commit, as known at a time (ISO 8601; now unless given), without the online store; and
+    per view whether it knew of the entity."""
     import pandas as pd
     import pyarrow as pa
 
@@ -55,8 +56,9 @@ def look_up(service: str, entity: Mapping[str, Any], *, ref: str, time: str | No
         raise FleetError(f"There is no feature service {service}", remedy=f"There are {', '.join(sorted(names))}.")
     keys = {"event_timestamp": [pd.Timestamp(moment)], **{key: [value] for key, value in entity.items()}}
     with pinned(ref) as commit_id:
-        job = store.get_historical_features(pd.DataFrame(keys), store.get_feature_service(service))
+        job: Any = store.get_historical_features(pd.DataFrame(keys), store.get_feature_service(service))
         table: pa.Table = job.to_arrow()
+        views = job.statuses().to_pylist()[0]
     features = {name: value for name, value in table.to_pylist()[0].items() if name not in keys}
     return {
         "service": service,
@@ -64,6 +66,7 @@ def look_up(service: str, entity: Mapping[str, Any], *, ref: str, time: str | No
         "commit_id": commit_id,
         "time": moment.isoformat(),
         "status": "found" if any(value is not None for value in features.values()) else "nothing known",
+        "views": views,
         "features": features,
     }
 

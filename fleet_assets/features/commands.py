@@ -48,6 +48,8 @@ def get(
     rows = [{"feature": name, "value": value} for name, value in found["features"].items()]
     title = f"{service} at commit {found['commit_id'][:12]}, as known at {found['time']}; status {found['status']}"
     console.print_rows(rows, title=title, empty="No features.", as_json=False)
+    views = [{"view": name, "status": status} for name, status in found["views"].items()]
+    console.print_rows(views, title="What each view knew", empty="No views.", as_json=False)
 
 
 @features_app.command("history")

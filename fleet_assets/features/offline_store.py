@@ -33,7 +33,7 @@ from pydantic import StrictInt
 from fleet_assets.errors import FleetError
 from fleet_assets.features.large_join import LargeJoin
 from fleet_assets.features.point_in_time import as_ns
-from fleet_assets.features.retrieval import Question, View, answer
+from fleet_assets.features.retrieval import Question, View, answer, statuses
 from fleet_assets.features.source import DeltaSource
 from fleet_assets.lake.client import MAIN
 from fleet_assets.lake.lake import REPOSITORY, Lake
@@ -78,13 +78,16 @@ class DeltaRetrievalJob(RetrievalJob):
         commit_id: str,
         evaluate: Callable[[], pa.Table],
         *,
+        statuses: Callable[[], pa.Table] | None = None,
         full_feature_names: bool = False,
         on_demand_feature_views: Sequence[OnDemandFeatureView] = (),
         metadata: RetrievalMetadata | None = None,
     ) -> None:
+        """evaluate: the rows. statuses: what each view knew of each of them; None where nobody asked for keys."""
         self.lake = lake
         self.commit_id = commit_id
         self._evaluate = evaluate
+        self._statuses = statuses
         self._full_feature_names = full_feature_names
         self._on_demand_feature_views = list(on_demand_feature_views)
         self._metadata = metadata
@@ -107,6 +110,14 @@ class DeltaRetrievalJob(RetrievalJob):
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return self._to_arrow_internal(timeout).to_pandas()
+
+    def statuses(self) -> pa.Table:
+        """Per view a column, per entity row in their order: found, no such key, not yet known, or expired. At the same commit.
+
+        Raises FleetError for a job without entity rows, such as the latest row of every key."""
+        if self._statuses is None:
+            raise FleetError("There are no entity rows that had a status", remedy="Ask for historical features.")
+        return self._statuses()
 
     def to_df(self, validation_reference: Any = None, timeout: int | None = None) -> pd.DataFrame:
         frame = super().to_df(validation_reference, timeout)
@@ -160,6 +171,7 @@ class DeltaOfflineStore(OfflineStore):
             lake,
             snapshot.commit_id,
             lambda: answer(snapshot, question, views, LargeJoin(lake.home, _settings(config).spark_rows)),
+            statuses=lambda: statuses(snapshot, question, views),
             full_feature_names=full_feature_names,
             on_demand_feature_views=on_demand,
             metadata=RetrievalMetadata(

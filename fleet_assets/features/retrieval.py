@@ -7,7 +7,7 @@ known at each row's time. Only the columns, drives and times that the rows can n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -91,8 +91,8 @@ def statuses(snapshot: Snapshot, question: Question, views: Sequence[View]) -> p
     """Per view a column of statuses, one per entity row: see point_in_time.STATUSES."""
     columns = {}
     for view in views:
-        # All rows: those that are too old or too new say that the key is known.
-        rows = snapshot.scan(view.table, view.columns, drives=_drives(view, question))
+        # Keys and times of all rows: those that are too old or too new say that the key is known.
+        rows = snapshot.scan(view.table, replace(view, features={}).columns, drives=_drives(view, question))
         columns[view.name] = known_rows(view, question, rows).statuses
     return pa.table(columns)
 

@@ -173,6 +173,7 @@ def test_the_last_health_of_a_vehicle_three_ways(
         moment = (start + timedelta(days=days)).isoformat()
         then = look_up("vehicle_health_v1", {"vehicle": "car7"}, ref="main", time=moment)
         assert then["status"] == status
+        assert then["views"] == {"vehicle_health": "found" if days == 1 else "expired"}
         assert then["features"] == {name: last[name] if days == 1 else None for name in ways}
     midway = look_up("vehicle_health_v1", {"vehicle": "car7"}, ref="main", time=STARTS[1])["features"]
     assert midway != {name: last[name] for name in ways}  # that of the drive before
@@ -352,8 +353,10 @@ def test_catalogue_and_history(lake: Lake, drives: list[str]) -> None:
 def test_look_ups_of_what_is_not_there(made: dg.ExecuteInProcessResult, drives: list[str]) -> None:
     nothing = look_up(assets.SERVICE, {"drive_id": drives[0], "frame": "99999"}, ref="main", time=None)
     assert nothing["status"] == "nothing known"
+    assert nothing["views"] == dict.fromkeys(("ego_motion", "scene_context", "sensor_health"), "no such key")
     early = look_up(assets.SERVICE, {"drive_id": drives[0], "frame": "60"}, ref="main", time="2020-01-01")
     assert early["status"] == "nothing known"
+    assert set(early["views"].values()) == {"not yet known"}
     with pytest.raises(FleetError, match="There is no feature service nope"):
         look_up("nope", {}, ref="main", time=None)
     with pytest.raises(FleetError, match="is no time"):

@@ -20,7 +20,7 @@ from fleet_assets.contracts.loader import load_tables
 from fleet_assets.edge.feed import LIVE
 from fleet_assets.errors import FleetError
 from fleet_assets.features.datasets import DatasetLogs, SavedDatasetDelta
-from fleet_assets.features.offline_store import DeltaOfflineStoreConfig, commit_of, pinned
+from fleet_assets.features.offline_store import DeltaOfflineStoreConfig, DeltaRetrievalJob, commit_of, pinned
 from fleet_assets.features.registry import definitions
 from fleet_assets.features.write import conform, upsert
 from fleet_assets.lake.lake import Lake
@@ -114,19 +114,17 @@ def test_one_row_out_per_row_in_in_their_order(store: FeatureStore) -> None:
     assert (found["event_timestamp"].astype("int64") == asked["event_timestamp"].astype("int64").to_numpy()).all()
 
 
-def test_missing_keys_are_null_with_a_status(store: FeatureStore, lake: Lake) -> None:
-    from fleet_assets.features.offline_store import _view
-    from fleet_assets.features.retrieval import Question, statuses
-
+def test_missing_keys_are_null_with_a_status_per_view(store: FeatureStore) -> None:
     asked = entities(
         (DRIVES[0], 3, at(3)), (DRIVES[0], 999, at(3)), ("car7--20250101T000000Z", 3, at(3)), ("no drive", 3, at(3)),
         (None, 3, at(3)), (DRIVES[0], 3, at(3, 199.999)),
     )  # fmt: skip
     assert speeds(store, asked) == [3.0, None, None, None, None, None]
-    view = _view(store.get_feature_view("ego_motion"), ["speed_mps"], False, available_only=True)
-    question = Question(pa.Table.from_pandas(asked, preserve_index=False), "event_timestamp")
-    told = statuses(lake.at(), question, [view])["ego_motion"].to_pylist()
-    assert told == ["found", *["no such key"] * 4, "not yet known"]
+    job = store.get_historical_features(asked, ["ego_motion:speed_mps", "scene_context:visibility_m"])
+    assert isinstance(job, DeltaRetrievalJob)
+    told = job.statuses().to_pydict()
+    assert told["ego_motion"] == ["found", *["no such key"] * 4, "not yet known"]
+    assert told["scene_context"] == ["no such key"] * 6  # the other view has no rows
 
 
 def test_nothing_is_known_before_it_was_available(store: FeatureStore) -> None:
@@ -234,7 +232,7 @@ def test_pull_latest_and_all(store: FeatureStore) -> None:
     view = store.get_feature_view("ego_motion")
     common = (["drive_id", "frame"], ["speed_mps"], "t_ns", "available_ns")
     provider = store._get_provider().offline_store
-    latest = provider.pull_latest_from_table_or_query(
+    job = provider.pull_latest_from_table_or_query(
         store.config,
         view.batch_source,
         ["drive_id"],
@@ -242,7 +240,10 @@ def test_pull_latest_and_all(store: FeatureStore) -> None:
         *common[2:],
         at(0, 0).to_pydatetime(),
         at(9).to_pydatetime(),
-    ).to_arrow()
+    )
+    with pytest.raises(FleetError, match="no entity rows"):
+        job.statuses()
+    latest = job.to_arrow()
     assert latest["speed_mps"].to_pylist() == [9.0, 9.0]
     assert pa.types.is_timestamp(latest.schema.field("t_ns").type)
     everything = provider.pull_all_from_table_or_query(
