@@ -10,8 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from benchmarks.harness import Options, Row, fastest, row
-from fleet_assets.edge.on_demand import Chain
-from fleet_assets.features.on_demand import wanted
+from fleet_assets.edge.on_demand import Chain, wanted
 
 ROWS = 1_000
 _NAMES = ["stopping", "driving_margin"]

@@ -143,6 +143,7 @@ def _parts(folder: Path, model: Path, changed: int) -> Parts:
     import pyarrow as pa
 
     from fleet_assets.features.bundle_build import build_bundle
+    from fleet_assets.features.identity import in_bundle
     from fleet_assets.features.snapshot_build import EVENT_TIME, SnapshotView, build_snapshot
 
     views = []
@@ -159,8 +160,7 @@ def _parts(folder: Path, model: Path, changed: int) -> Parts:
         folder / "snapshot", views, service="bench", lakefs_commit="c0ffee", delta_versions={"features.x": 1}
     )
     key = SigningKey.create(folder / "key", "a passphrase of a benchmark")
-    kernels = [{"feature": name, "kernel": LIVE[name].__name__, "identity": "1"} for name in LIVE]
-    bundle = build_bundle(folder / "snapshot", folder / "features", [key], kernels=kernels)
+    bundle = build_bundle(folder / "snapshot", folder / "features", [key], kernels=list(map(in_bundle, LIVE)))
     _evaluation(folder / "evaluation", model, bundle)
     provenance = Provenance("bench", "c0ffee", {"train": ("car1",)}, {"version": "0"}, {"seed": "0"})
     return Parts(model, folder / "features", key.public, folder / "evaluation", provenance)

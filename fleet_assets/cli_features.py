@@ -60,12 +60,12 @@ def bundle_build(
     json: Json = False,
 ) -> None:
     """Sign a snapshot for vehicles. Example: `fleet features bundle build place.snapshot bundles/7 --key keys/fleet`"""
-    from fleet_assets.features.bundle_build import build_bundle, build_delta
-    from fleet_assets.features.service_snapshot import kernels_of
+    from fleet_assets.features.bundle_build import build_delta
+    from fleet_assets.features.service_snapshot import signed_bundle
     from fleet_assets.signing.keys import KeyRing, SigningKey
 
     signer = SigningKey.read(key, _passphrase())
-    manifest = build_bundle(snapshot, folder, [signer], kernels=kernels_of(snapshot))
+    manifest = signed_bundle(snapshot, folder, signer)
     rows = [{"folder": str(folder), "id": manifest.id, "bytes": _bytes(folder)}]
     if since is not None:
         delta = build_delta(since, folder, folder.with_name(f"{folder.name}.delta"), KeyRing([signer.public]))

@@ -35,6 +35,11 @@ MANIFEST, SNAPSHOT, DELTA, STAMPS, STATE = (
     "stamps.json",
     "state.json",
 )
+KERNEL = (
+    "feature",
+    "kernel",
+    "identity",
+)  # what a manifest says of each kernel; of a table's also "contract", its version
 KEPT = 3  # previous versions that stay installed
 _PIECE = 1 << 20
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -44,12 +49,14 @@ _ANEW = "Fetch the bundle anew."
 
 @dataclass(frozen=True)
 class Manifest:
-    """What was signed: files with bytes and sha256, service, versions, kernels. id: sha256 of the signed content."""
+    """What was signed: files with bytes and sha256, service, versions, kernels. id: sha256 of the signed content. on_demand: by
+    view, transforms in order and the views that they take from."""
 
     signed: Mapping[str, Any]
     envelope: bytes
     id: str
     files: Mapping[str, tuple[int, str]]
+    on_demand: Mapping[str, tuple[list[str], list[str]]]
 
     @classmethod
     def read(cls, folder: Path, keys: KeyRing) -> Manifest:
@@ -66,11 +73,16 @@ class Manifest:
             whole = SNAPSHOT in files and all(_FILE_NAME.fullmatch(name) for name in files)
             whole = whole and not {MANIFEST, DELTA, STAMPS} & files.keys() and isinstance(signed["views"], dict)
             whole = whole and isinstance(signed["service"], str) and isinstance(signed["lakefs_commit"], str)
+            whole = whole and all(isinstance(one[key], str) for one in signed["kernels"] for key in KERNEL)
+            on_demand = {
+                str(name): (list(map(str, about["transforms"])), list(map(str, about["sources"])))
+                for name, about in signed.get("on_demand", {}).items()
+            }
         except (KeyError, TypeError, ValueError, AttributeError):
             whole = False
         if not whole:
             raise FleetError(f"{path} does not describe a feature bundle", remedy=_ANEW)
-        return cls(signed, envelope, hashlib.sha256(canonical(signed)).hexdigest(), files)
+        return cls(signed, envelope, hashlib.sha256(canonical(signed)).hexdigest(), files, on_demand)
 
     def check(self, folder: Path) -> None:
         """Hashes every file. Raises FleetError for the first that is not as signed."""

@@ -2,6 +2,7 @@
 
 In: an installed bundle, keys of entities, values that the device itself observes. Out: values as float64, a status per feature,
 the event time and the versions of everything. Works without Numba (a few microseconds); with compiled=True about one.
+With on_demand=True, views that are computed from others when they are looked up are there too.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import operator
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from fleet_assets.edge.sketch import Recorder, Sketch
 from fleet_assets.edge.snapshot import Snapshot, View
 from fleet_assets.errors import FleetError
 from fleet_assets.signing.keys import KeyRing
+
+if TYPE_CHECKING:
+    from fleet_assets.edge.on_demand import Derived
 
 OBSERVED_LIMIT = 65_536  # rows of values that the device observed; the oldest go first
 
@@ -55,11 +59,12 @@ class Answer:
     values: float64 [features], NaN where there is none. status: uint8 [features], Status. versions: of the last answer.
     """
 
-    __slots__ = ("_block", "_time", "features", "status", "values", "versions")
+    __slots__ = ("_block", "_sources", "_time", "features", "status", "values", "versions")
 
-    def __init__(self, features: tuple[str, ...], versions: Versions) -> None:
+    def __init__(self, features: tuple[str, ...], versions: Versions, sources: tuple[Answer, ...] = ()) -> None:
+        """sources: answers of the views that an on-demand one is computed from."""
         count = len(features)
-        self.features, self.versions = features, versions
+        self.features, self.versions, self._sources = features, versions, sources
         self._block = np.zeros(count + 1 + -(-count // 8), dtype=np.uint64)
         self.values: np.ndarray = self._block[:count].view(np.float64)
         self._time = self._block[count : count + 1].view(np.int64)
@@ -69,7 +74,7 @@ class Answer:
 
     @property
     def event_time_ns(self) -> int:
-        """Of the row, UTC; 0 if it is missing."""
+        """Of the row, UTC; 0 if it is missing. Of an on-demand view: of the oldest row that it follows from."""
         return int(self._time[0])
 
     def to_dict(self) -> dict[str, float]:
@@ -87,27 +92,33 @@ class _Reader:
         self.where = view.numba_view() if compiled else None
 
 
+# What look-ups read, of one version: versions, views with rows, on-demand views.
+_Current = tuple[Versions, dict[str, _Reader], "dict[str, Derived]"]
+
+
 class FeatureBundle:
     """The active version of an installed bundle. Look-ups never touch the file system; `refresh` takes up a new version."""
 
-    def __init__(self, root: Path, keys: KeyRing, compiled: bool) -> None:
-        self._root, self._keys, self._compiled = root, keys, compiled
+    def __init__(self, root: Path, keys: KeyRing, compiled: bool, on_demand: bool) -> None:
+        self._root, self._keys, self._compiled, self._on_demand = root, keys, compiled, on_demand
         self._observed: dict[str, dict[Any, dict[str, tuple[float, int]]]] = {}
-        if compiled:
+        if compiled or on_demand:
             use_own_cache()
+        if compiled:
             from fleet_assets.kernels import lookup
 
             self._lookup, self._lookup_int, self._lookup_many = lookup.lookup, lookup.lookup_int, lookup.lookup_many
         self._load()
 
     @classmethod
-    def open(cls, path: Path, keys: KeyRing, *, compiled: bool = False) -> FeatureBundle:
+    def open(cls, path: Path, keys: KeyRing, *, compiled: bool = False, on_demand: bool = False) -> FeatureBundle:
         """path: where bundles are installed (its active version is opened), or one bundle's own folder (hashed in full).
 
         keys: whose signatures count; there is no default. compiled: look up through Numba, which takes a second and 190 MB to
-        load. Raises FleetError if anything is not as it was signed.
+        load. on_demand: also look up what is computed from other views, by kernels, which Numba compiles; they must be those that
+        the bundle names. Raises FleetError if anything is not as it was signed.
         """
-        return cls(Path(path), keys, compiled)
+        return cls(Path(path), keys, compiled, on_demand)
 
     def _load(self) -> None:
         folder, stamp = self._root, self._state_stamp()
@@ -136,7 +147,8 @@ class FeatureBundle:
         )
         # One assignment: an answer takes versions and rows from the same one.
         readers = {name: _Reader(view, snapshot, self._compiled) for name, view in snapshot.views.items()}
-        self._current: tuple[Versions, dict[str, _Reader]] = (versions, readers)
+        derived = _derived(manifest, readers) if self._on_demand else {}
+        self._current: _Current = (versions, readers, derived)
         self.manifest, self.snapshot = manifest, snapshot
         # Only now: a version that could not be taken up is tried again by the next refresh.
         self._stamp, self._folder = stamp, folder
@@ -167,23 +179,34 @@ class FeatureBundle:
         """Hashes every file again. Raises FleetError for one that is not as signed."""
         self.manifest.check(self._folder)
 
+    def check_kernels(self, views: Iterable[str]) -> None:
+        """Raises FleetError unless this software makes these live views by the kernels that the bundle names."""
+        _check_kernels(self.manifest, views)
+
     def answer(self, view: str) -> Answer:
         """Memory for look-ups in a view."""
-        versions, readers = self._current
-        return Answer(_reader(readers, view).features, versions)
+        versions, readers, derived = self._current
+        if view in derived:
+            sources = tuple(Answer(readers[source].features, versions) for source in derived[view].sources)
+            return Answer(derived[view].features, versions, sources)
+        return Answer(self._reader(readers, view).features, versions)
 
-    def lookup(self, view: str, key: Any, out: Answer, now_ns: int | None = None) -> Answer:
+    def lookup(
+        self, view: str, key: Any, out: Answer, now_ns: int | None = None, _of: _Current | None = None
+    ) -> Answer:
         """One row by its key, into out. key: the entity's value, or a tuple of one per entity column.
 
         now_ns: the device's clock, by default the system's. Raises FleetError for a view or key that cannot be, and for
         memory of other features than the view now has.
         """
-        versions, readers = self._current
-        reader = readers.get(view) or _reader(readers, view)
+        versions, readers, derived = current = _of or self._current
+        reader = readers.get(view)
+        if reader is None:
+            if view in derived:
+                return self._lookup_derived(current, view, key, out, now_ns)
+            reader = self._reader(readers, view)
         if out.features is not reader.features and out.features != reader.features:
-            raise FleetError(
-                f"The answer is for other features than {view} has now", remedy="Make a new one: `answer`."
-            )
+            raise _other_features(view)
         if now_ns is None:
             now_ns = time.time_ns()
         out.versions = versions
@@ -209,9 +232,36 @@ class FeatureBundle:
 
         keys: an int64 array, or a sequence of values or tuples. Observed values of the device count here too.
         """
-        versions, readers = self._current
-        reader = _reader(readers, view)
+        current = self._current
         now_ns = time.time_ns() if now_ns is None else now_ns
+        if view not in current[2]:
+            return self._many(current, view, keys, now_ns)
+        derived = current[2][view]
+        found = [self._many(current, source, keys, now_ns) for source in derived.sources]
+        shape = (len(found[0][0]), len(derived.features))
+        values, status = np.empty(shape), np.empty(shape, dtype=np.uint8)
+        derived.fill([one[:2] for one in found], values, status)
+        return values, status, np.minimum.reduce([times_ns for _, _, times_ns, _ in found]), current[0]
+
+    def _lookup_derived(self, current: _Current, view: str, key: Any, out: Answer, now_ns: int | None) -> Answer:
+        derived = current[2][view]
+        if out.features != derived.features or len(out._sources) != len(derived.sources):
+            raise _other_features(view)
+        now_ns = time.time_ns() if now_ns is None else now_ns
+        for source, part in zip(derived.sources, out._sources, strict=True):
+            self.lookup(source, key, part, now_ns, current)
+        derived.fill(
+            [(part.values[None], part.status[None]) for part in out._sources], out.values[None], out.status[None]
+        )
+        out._time[0] = min(part.event_time_ns for part in out._sources)
+        out.versions = current[0]
+        return out
+
+    def _many(
+        self, current: _Current, view: str, keys: Sequence[Any], now_ns: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Versions]:
+        versions, readers, _ = current
+        reader = self._reader(readers, view)
         columns = _columns(keys, len(reader.view.entities))
         words, used = key_bytes.encode_keys(columns, reader.view.entity_types)
         shape = (len(words), len(reader.features))
@@ -235,7 +285,7 @@ class FeatureBundle:
 
         They are kept in memory, for the OBSERVED_LIMIT rows that were observed last, across versions of the bundle.
         """
-        reader = _reader(self._current[1], view)
+        reader = self._reader(self._current[1], view)
         absent = [name for name in values if name not in reader.index]
         if absent:
             raise FleetError(f"{view} has no feature {absent[0]}", remedy=f"It has {', '.join(reader.features)}.")
@@ -256,21 +306,49 @@ class FeatureBundle:
         if patch:
             _put(reader, patch, out.event_time_ns, now_ns, out.values, out.status)
 
+    def _reader(self, readers: Mapping[str, _Reader], view: str) -> _Reader:
+        found = readers.get(view)
+        if found is not None:
+            return found
+        if view not in self.manifest.on_demand:
+            raise FleetError(f"The bundle has no view {view}", remedy=f"It has {', '.join(sorted(readers))}.")
+        remedy = "Name the view that has the rows." if self._on_demand else "Open the bundle with on_demand=True."
+        raise FleetError(f"{view} has no rows: it is computed when it is looked up", remedy=remedy)
+
     # ---- skew ------------------------------------------------------------------------------------------------------------
 
     def recorder(self, view: str) -> Recorder:
         """Takes rows of the view as look-ups give them, and sketches them with the bins of training."""
-        versions, readers = self._current
-        known = _reader(readers, view).view
+        versions, readers, _ = self._current
+        known = self._reader(readers, view).view
         empty = {name: Sketch.from_json(sketch).like() for name, sketch in known.sketches.items()}
         return Recorder(known.features, empty, {"bundle": versions.bundle, "service": versions.service, "view": view})
 
 
-def _reader(readers: Mapping[str, _Reader], view: str) -> _Reader:
-    found = readers.get(view)
-    if found is None:
-        raise FleetError(f"The bundle has no view {view}", remedy=f"It has {', '.join(sorted(readers))}.")
+def _derived(manifest: bundles.Manifest, readers: Mapping[str, _Reader]) -> dict[str, Derived]:
+    """The on-demand views of a bundle. Raises FleetError for one that this software would compute otherwise."""
+    found: dict[str, Derived] = {}
+    for name, (transforms, sources) in manifest.on_demand.items():
+        from fleet_assets.edge.on_demand import Derived
+
+        absent = [source for source in sources if source not in readers]
+        keys = {(readers[one].view.entities, readers[one].view.entity_types) for one in sources if one in readers}
+        if absent or len(keys) != 1:
+            why = f"has no view {absent[0]}" if absent else f"finds {' and '.join(sources)} by different keys"
+            raise FleetError(f"{name} cannot be computed: the bundle {why}", remedy="Build the bundle anew.")
+        found[name] = Derived(name, transforms, {source: readers[source].features for source in sources})
+        _check_kernels(manifest, transforms)
     return found
+
+
+def _check_kernels(manifest: bundles.Manifest, names: Iterable[str]) -> None:
+    from fleet_assets.edge.identity import check_kernels  # loads Numba
+
+    check_kernels(manifest.signed["kernels"], names)
+
+
+def _other_features(view: str) -> FleetError:
+    return FleetError(f"The answer is for other features than {view} has now", remedy="Make a new one: `answer`.")
 
 
 def _plain(value: Any) -> Any:

@@ -115,7 +115,8 @@ class Context:
     holds."""
 
     def __init__(self, bundle: FeatureBundle, drive: str) -> None:
-        """Raises FleetError if the bundle lacks a feature that models take."""
+        """Raises FleetError if the bundle lacks a feature that models take, or names another kernel for it than this software
+        has: what the vehicle observes would not be what the model was trained on."""
         self._bundle, self._drive = bundle, drive
         self._views: dict[str, tuple[Answer, list[str], list[int]]] = {}
         wanted: dict[str, list[str]] = {}
@@ -130,10 +131,16 @@ class Context:
                     f"The bundle has no {view}:{missing[0]}", remedy="Build the release with another bundle."
                 )
             self._views[view] = answer, names, [LIVE[view].FEATURES.index(name) for name in names]
+        bundle.check_kernels(wanted)
         self._at = [
             (view, self._views[view][0].features.index(name))
             for view, _, name in (one.partition(":") for one in CONTEXT)
         ]
+
+    @classmethod
+    def open(cls, slot: Path, drive: str) -> Context:
+        """By the bundle in a payload's folder."""
+        return cls(FeatureBundle.open(slot / "features", KeyRing.read(slot / "features.pub")), drive)
 
     def of(self, number: int, frame: Frame) -> np.ndarray:
         """float32 [features] of CONTEXT."""
@@ -150,14 +157,13 @@ def decisions(
     messages: Iterable[Message],
     topics: list[str],
     model: Model,
-    bundle: FeatureBundle,
-    drive: str,
+    context: Context,
     domain: Domain,
     report: Report,
 ) -> Iterator[Decision]:
     """topics: of the vehicle. messages: live, or of a recording. domain: of the release in this drive. report: is filled. Raises
     FleetError where the messages do."""
-    assembler, context = Assembler(model.description.rig, topics), Context(bundle, drive)
+    assembler = Assembler(model.description.rig, topics)
     memory = Memory(model.lag)
 
     def decide(frame: Frame, begun: float) -> Decision:
@@ -206,12 +212,12 @@ def infer(recording: Path, slot: Path, domain: Domain, log: Path, *, begun_s: fl
     begun_s = time.perf_counter() if begun_s is None else begun_s
     model = Model.open(slot / "model")
     warm(model)
-    bundle = FeatureBundle.open(slot / "features", KeyRing.read(slot / "features.pub"))
+    context = Context.open(slot, recording.stem)
     opened = Recording.open(recording)
     report = Report(start_ms=1e3 * (time.perf_counter() - begun_s))
     try:
         with open(log, "w", encoding="utf-8") as lines:
-            for decision in decisions(opened.messages(), opened.topics, model, bundle, recording.stem, domain, report):
+            for decision in decisions(opened.messages(), opened.topics, model, context, domain, report):
                 lines.write(decision.line() + "\n")
     except OSError as error:
         raise FleetError(f"Cannot write {log}: {error.strerror}", remedy="Give another file, or make room.") from error

@@ -1,16 +1,28 @@
 """On-demand transforms in a row, on the matrix of a look-up.
 
 In: names of the matrix' columns, and of transforms. Out: a matrix that holds what they give, transform after transform:
-one may take what an earlier one gave. Used by the vehicle, and by Feast's on-demand views.
+one may take what an earlier one gave. Used by the vehicle, and by Feast's on-demand views; a Derived is such a view of a bundle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fleet_assets.errors import FleetError
 from fleet_assets.kernels.features.on_demand import ON_DEMAND, OnDemand
+from fleet_assets.kernels.lookup import status_of_derived
+
+
+def wanted(transforms: Sequence[str]) -> list[str]:
+    """What the transforms need from outside, in order."""
+    given: set[str] = set()
+    found: list[str] = []
+    for name in transforms:
+        found += [one for one in ON_DEMAND[name].inputs if one not in given and one not in found]
+        given |= set(ON_DEMAND[name].outputs)
+    return found
 
 
 class Chain:
@@ -42,3 +54,47 @@ class Chain:
         for transform, column, target in self._transforms:
             transform.kernel(out, column, out, target)
         return out
+
+
+class Derived:
+    """An on-demand view: transforms on what look-ups of its sources give for one key. features: what the transforms give."""
+
+    def __init__(self, name: str, transforms: Sequence[str], sources: Mapping[str, Sequence[str]]) -> None:
+        """sources: their features, by view; of two with one feature, the first counts. Raises FleetError for a transform that
+        this software does not have, and for an input that no source has."""
+        absent = [transform for transform in transforms if transform not in ON_DEMAND]
+        if absent:
+            raise FleetError(
+                f"This software has no transform {absent[0]}, which {name} is made by",
+                remedy="Install a bundle and the software of one release.",
+            )
+        inputs = wanted(transforms)
+        self.sources = tuple(sources)
+        self._chain = Chain(inputs, transforms)
+        self.features = tuple(self._chain.outputs)
+        of = {feature: view for view in reversed(self.sources) for feature in sources[view]}
+        missing = [feature for feature in inputs if feature not in of]
+        if missing:
+            raise FleetError(
+                f"{name} needs {missing[0]}, which {' and '.join(sources)} have not", remedy="Build the bundle anew."
+            )
+        # Per source: which of its features are which inputs.
+        self._columns = []
+        for view in self.sources:
+            own = [feature for feature in inputs if of[feature] == view]
+            places = [list(sources[view]).index(feature) for feature in own]
+            self._columns.append(
+                (np.array(places, np.int64), np.array([inputs.index(feature) for feature in own], np.int64))
+            )
+
+    def fill(self, found: Sequence[tuple[np.ndarray, np.ndarray]], values: np.ndarray, status: np.ndarray) -> None:
+        """found: per source, values float64 [n, features] and status uint8 [n, features] of its look-ups. Fills values and status
+        [n, features] of this view: what no value follows from is missing where an input's row is, else null; what follows from a
+        stale value is stale."""
+        inputs, count = len(self._chain.inputs), values.shape[0]
+        matrix, states = np.empty((count, inputs + len(self.features))), np.empty((count, inputs), dtype=np.uint8)
+        for (places, columns), (source, state) in zip(self._columns, found, strict=True):
+            matrix[:, columns], states[:, columns] = source[:, places], state[:, places]
+        self._chain.apply(matrix[:, :inputs], matrix)
+        values[:] = matrix[:, inputs:]
+        status_of_derived(states, values, status)

@@ -71,7 +71,8 @@ def _limit(runtime: Mapping[str, Any], name: str, bounds: tuple[int, int]) -> in
 
 
 def child(arguments: list[str]) -> None:
-    """What runs in the child: limits first, then the model; and what drives compile is compiled, so that they start at once."""
+    """What runs in the child: limits first, then features and model; and what drives compile is compiled, so that they start at
+    once."""
     folder, (memory_mb, seconds, frame_ms) = Path(arguments[0]), map(int, arguments[1:])
     for kind, limit in (
         (resource.RLIMIT_AS, memory_mb << 20),
@@ -81,9 +82,11 @@ def child(arguments: list[str]) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(kind, (limit, limit))
+    from fleet_assets.edge.inference import Context
     from fleet_assets.edge.model import Model
     from fleet_assets.edge.warm import warm
 
+    Context.open(folder, "trial")
     model = Model.open(folder / "model")
     model.self_test()
     warm(model)

@@ -1,6 +1,6 @@
 """A snapshot becomes a bundle for vehicles.
 
-In: a snapshot file, the kernels that make its live features, a key. Out: a folder with snapshot and signed manifest; or one that
+In: a snapshot file, the kernels that make its features, a key. Out: a folder with snapshot and signed manifest; or one that
 holds, instead of the snapshot, what changed since another bundle.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,15 @@ from fleet_assets.signing.keys import KeyRing, SigningKey
 
 
 def build_bundle(
-    snapshot: Path, folder: Path, keys: Sequence[SigningKey], *, kernels: Sequence[dict[str, str]] = ()
+    snapshot: Path,
+    folder: Path,
+    keys: Sequence[SigningKey],
+    *,
+    kernels: Sequence[Mapping[str, str]] = (),
+    on_demand: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
 ) -> Manifest:
-    """Writes a new folder. kernels: {"feature", "kernel", "identity"} of each live feature. The manifest is written last."""
+    """Writes a new folder. kernels: of each view that a kernel makes, and of each transform, see identity.in_bundle. on_demand:
+    {"transforms", "sources"} by view. The manifest is written last."""
     opened = Snapshot.open(snapshot)
     if folder.exists():
         raise FleetError(f"{folder} is there already", remedy="Name a new folder.")
@@ -39,7 +45,10 @@ def build_bundle(
         "delta_versions": opened.metadata["delta_versions"],
         "schema_hash": opened.schema_hash,
         "views": {name: {"version": view.version, "identity": view.identity} for name, view in views.items()},
-        "kernels": list(kernels),
+        "kernels": list(map(dict, kernels)),
+        "on_demand": {
+            name: {key: list(names) for key, names in about.items()} for name, about in (on_demand or {}).items()
+        },
         "files": {SNAPSHOT: {"bytes": size, "sha256": digest}},
     }
     (folder / MANIFEST).write_bytes(sign(document, keys))

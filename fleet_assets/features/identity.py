@@ -1,8 +1,6 @@
-"""What a feature is: the kernel that computes it, to the letter.
+"""What a feature is: the kernel that computes it, to the letter (edge/identity.py says what that means).
 
-In: a kernel module and the contract of the table that holds its features. Out: the identity, a hexadecimal string: import path,
-what the source means (its own and that of every kernel module it imports), parameters and contract. It changes with any of
-them, and with nothing else: not with comments, layout or docstrings.
+In: the kernels and the contracts of the tables that hold their features. Out: identities, and what rows were made by.
 
 `identities.json` keeps the identity of every version that ever was. A kernel that changes without a new VERSION is found by
 `check`, which a test runs; `fleet features history --record` writes new versions down.
@@ -10,50 +8,33 @@ them, and with nothing else: not with comments, layout or docstrings.
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib
 import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-import numpy as np
 
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.edge.feed import LIVE
+from fleet_assets.edge.identity import identity_of, identity_of_transform, path_of_transform
 from fleet_assets.errors import FleetError
 from fleet_assets.features import places
 from fleet_assets.kernels.features import lane_curvature
-from fleet_assets.kernels.features import on_demand as transforms
-from fleet_assets.kernels.features.on_demand import ON_DEMAND, OnDemand
+from fleet_assets.kernels.features.on_demand import ON_DEMAND
 
 # What makes tables: the live kernels, visits and history of places, and what is made ahead for all lanes.
 PLACES = ("place_visits", "place_context")
 KERNELS: Mapping[str, ModuleType] = {**LIVE, **dict.fromkeys(PLACES, places), "lane_curvature": lane_curvature}
 PATH = Path(__file__).with_name("identities.json")
 REPO = Path(__file__).parents[2] / "feature_repo"
-_KERNELS = "fleet_assets.kernels"
-
-
-def identity_of(kernel: ModuleType, contract_version: str) -> str:
-    """32 hexadecimal digits."""
-    parts = [
-        kernel.__name__,
-        {name: _meaning(importlib.import_module(name)) for name in sorted(_modules(kernel))},
-        _parameters(kernel),
-        contract_version,
-    ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 @lru_cache(maxsize=1)
 def identities() -> Mapping[str, str]:
     """Identity of every table that a kernel makes, and of every on-demand transform, as the code is now."""
     tables = {name: identity_of(kernel, load_tables()[f"features.{name}"].version) for name, kernel in KERNELS.items()}
-    return tables | {name: _of_transform(transform) for name, transform in ON_DEMAND.items()}
+    return tables | {name: identity_of_transform(transform) for name, transform in ON_DEMAND.items()}
 
 
 def versions() -> dict[str, int]:
@@ -62,13 +43,12 @@ def versions() -> dict[str, int]:
     return made | {name: kernel.VERSION for name, kernel in KERNELS.items()}
 
 
-def _of_transform(transform: OnDemand) -> str:
-    """As identity_of: of its module, without the other transforms."""
-    tree = _plain_tree(transforms)
-    others = ON_DEMAND.keys() - {transform.name}
-    tree.body = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name in others)]
-    parts = [f"{transforms.__name__}.{transform.name}", ast.dump(tree)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+def in_bundle(name: str) -> dict[str, str]:
+    """What a bundle says of the kernel of a table or an on-demand transform."""
+    if name in ON_DEMAND:
+        return {"feature": name, "kernel": path_of_transform(ON_DEMAND[name]), "identity": identities()[name]}
+    version = load_tables()[f"features.{name}"].version
+    return {"feature": name, "kernel": KERNELS[name].__name__, "identity": identities()[name], "contract": version}
 
 
 def code_version(views: Iterable[str]) -> str:
@@ -131,56 +111,3 @@ def record() -> list[str]:
             added.append(f"{view} version {version}: {identity}")
     PATH.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
     return added
-
-
-def _modules(kernel: ModuleType) -> set[str]:
-    """The kernel's module and all kernel modules that it is made of."""
-    found: set[str] = set()
-    waiting = [kernel.__name__]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += _imported(importlib.import_module(name))
-    return found
-
-
-def _imported(module: ModuleType) -> list[str]:
-    names = []
-    for node in ast.walk(_tree(module)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(_KERNELS):
-            source = importlib.import_module(node.module)
-            inside = {alias.name for alias in node.names if isinstance(getattr(source, alias.name), ModuleType)}
-            names += [f"{node.module}.{name}" for name in sorted(inside)]
-            if len(inside) < len(node.names):
-                names.append(node.module)
-        elif isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names if alias.name.startswith(_KERNELS)]
-    return names
-
-
-def _tree(module: ModuleType) -> ast.Module:
-    assert module.__file__ is not None  # noqa: S101 - a kernel comes from a file
-    return ast.parse(Path(module.__file__).read_text())
-
-
-def _meaning(module: ModuleType) -> str:
-    return ast.dump(_plain_tree(module))
-
-
-def _plain_tree(module: ModuleType) -> ast.Module:
-    """Without docstrings."""
-    tree = _tree(module)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
-    return tree
-
-
-def _parameters(kernel: ModuleType) -> dict[str, Any]:
-    """Constants of the module as they are when it runs, wherever they come from."""
-    found: dict[str, Any] = {}
-    for name, value in sorted(vars(kernel).items()):
-        if name.isupper() and name != "VERSION":
-            found[name] = repr(value.descr if isinstance(value, np.dtype) else value)
-    return found

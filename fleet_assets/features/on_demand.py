@@ -8,8 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from fleet_assets.edge.on_demand import Chain
-from fleet_assets.kernels.features.on_demand import ON_DEMAND
+from fleet_assets.edge.on_demand import Chain, wanted
 
 
 def in_pandas(names: list[str], inputs: pd.DataFrame) -> pd.DataFrame:
@@ -18,13 +17,3 @@ def in_pandas(names: list[str], inputs: pd.DataFrame) -> pd.DataFrame:
     chain = Chain(needed, names)
     made = chain.apply(inputs[needed].to_numpy(dtype=np.float64))
     return pd.DataFrame(made[:, len(needed) :], columns=chain.outputs, index=inputs.index)
-
-
-def wanted(names: list[str]) -> list[str]:
-    """What the transforms need from outside, in order."""
-    given: set[str] = set()
-    found: list[str] = []
-    for name in names:
-        found += [one for one in ON_DEMAND[name].inputs if one not in given and one not in found]
-        given |= set(ON_DEMAND[name].outputs)
-    return found

@@ -25,6 +25,7 @@ from fleet_assets.edge.snapshot import Snapshot
 from fleet_assets.errors import FleetError
 from fleet_assets.features.bundle_build import build_bundle
 from fleet_assets.features.catalogue import look_up
+from fleet_assets.features.identity import KERNELS, in_bundle
 from fleet_assets.features.registry import definitions, feature_store, publish_online
 from fleet_assets.features.snapshot_build import EVENT_TIME, Built, SnapshotView, build_snapshot
 from fleet_assets.features.source import DeltaSource
@@ -97,7 +98,15 @@ def bundle_folder(home: Home, service: str) -> Path:
 
 def service_bundle(home: Home, file: Path, folder: Path) -> Manifest:
     """Signs a snapshot file as a bundle, in a new folder."""
-    return build_bundle(file, folder, [installation_key(home)], kernels=kernels_of(file))
+    return signed_bundle(file, folder, installation_key(home))
+
+
+def signed_bundle(file: Path, folder: Path, key: SigningKey) -> Manifest:
+    """The bundle of a service's snapshot file, in a new folder: with the service's on-demand views, and all its kernels."""
+    on_demand = on_demand_of(file)
+    transforms = dict.fromkeys(name for about in on_demand.values() for name in about["transforms"])
+    kernels = [*kernels_of(file), *map(in_bundle, transforms)]
+    return build_bundle(file, folder, [key], kernels=kernels, on_demand=on_demand)
 
 
 def replace_bundle(fresh: Path, folder: Path) -> None:
@@ -109,14 +118,37 @@ def replace_bundle(fresh: Path, folder: Path) -> None:
 
 
 def kernels_of(file: Path) -> list[dict[str, str]]:
-    """What makes the live features of a snapshot file: the kernels of its views, as the definitions name them."""
-    tags = {view.name: view.tags for view in definitions().feature_views}
+    """What makes the features of a snapshot file: the kernels of its views, as the definitions name them."""
+    defined: list[Any] = definitions().feature_views
+    tables = {view.name: view.batch_source.table.split(".")[1] for view in defined}
     views = {view.name: view for view in Snapshot.open(file).views.values()}
     return [
-        {"feature": name, "kernel": tags[name]["kernel"], "identity": view.identity}
+        {**in_bundle(tables[name]), "feature": name, "identity": view.identity}
         for name, view in views.items()
-        if "kernel" in tags.get(name, {})
+        if tables.get(name) in KERNELS
     ]
+
+
+def on_demand_of(file: Path) -> dict[str, dict[str, list[str]]]:
+    """The on-demand views of a snapshot file's service that kernels make: their transforms and sources. Raises FleetError where
+    the service lacks a source."""
+    repo, snapshot = definitions(), Snapshot.open(file)
+    views = {view.name: view for view in repo.on_demand_feature_views if "kernels" in view.tags}
+    service = next((one for one in repo.feature_services if one.name == snapshot.metadata["service"]), None)
+    found = {}
+    for projection in service.feature_view_projections if service is not None else ():
+        if projection.name not in views:
+            continue
+        view = views[projection.name]
+        sources = list(view.source_feature_view_projections)
+        absent = [source for source in sources if source not in snapshot.views]
+        if absent:
+            raise FleetError(f"{view.name} needs {absent[0]}", where=str(file), remedy="Add it to the service.")
+        found[view.name] = {
+            "transforms": [one.split("@")[0] for one in view.tags["kernels"].split()],
+            "sources": sources,
+        }
+    return found
 
 
 def installation_key(home: Home) -> SigningKey:

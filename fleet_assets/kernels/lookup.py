@@ -195,6 +195,21 @@ def lookup_many(
 
 
 @njit(cache=True)
+def status_of_derived(inputs: np.ndarray, values: np.ndarray, status: np.ndarray) -> None:
+    """Of what follows from a look-up. inputs: uint8 [n, inputs], their status; values: float64 [n, outputs], NaN where there is
+    none; status: uint8 [n, outputs], filled."""
+    for row in range(len(inputs)):
+        known, unknown = FRESH, NULL
+        for column in range(inputs.shape[1]):
+            if inputs[row, column] == STALE:
+                known = STALE
+            elif inputs[row, column] == MISSING:
+                unknown = MISSING
+        for column in range(values.shape[1]):
+            status[row, column] = unknown if np.isnan(values[row, column]) else known
+
+
+@njit(cache=True)
 def scatter_rows(block: np.ndarray, places: np.ndarray, rows: np.ndarray) -> None:
     """rows[places[i]] = block[i], for uint64 [n, words]."""
     for index in range(len(block)):

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fleet_assets.edge.on_demand import Chain
-from fleet_assets.features.on_demand import in_pandas, wanted
+from fleet_assets.edge.on_demand import Chain, wanted
+from fleet_assets.features.on_demand import in_pandas
 
 NAMES = ["stopping", "driving_margin"]
 

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
-from package.parts import HARDWARE, approve, judged, make_model, make_parts, make_world, released
+from package.parts import HARDWARE, approve, judged, make_features, make_model, make_parts, make_world, released
 
 from fleet_assets.deploy.channel import publish
 from fleet_assets.edge.floor import Floor
@@ -33,6 +33,7 @@ LIMITS = {"memory_mb": 4096, "seconds": 60, "frame_ms": 1000}
 @pytest.fixture
 def payload(tmp_path: Path) -> Path:
     make_model(tmp_path / "model")
+    make_features(tmp_path).public.write(tmp_path / "features.pub")
     return tmp_path
 
 
@@ -52,6 +53,15 @@ def test_a_model_that_computes_something_else_is_refused(payload: Path) -> None:
     with pytest.raises(FleetError) as caught:
         try_out(payload, LIMITS)
     assert "does not compute what it should" in str(caught.value.where)
+
+
+def test_features_of_other_kernels_than_the_vehicles_are_refused(tmp_path: Path) -> None:
+    """Before they run, and not in the drive after."""
+    make_model(tmp_path / "model")
+    make_features(tmp_path, identity="0" * 32).public.write(tmp_path / "features.pub")
+    with pytest.raises(FleetError) as caught:
+        try_out(tmp_path, LIMITS)
+    assert "ego_motion is made by another kernel than the bundle's" in str(caught.value.where)
 
 
 def looping(model: Path, times: int) -> None:

@@ -11,10 +11,17 @@ import sys
 import numpy as np
 
 from fleet_assets.edge.feed import LIVE, Feed, in_order_of_arrival, records_of
-from fleet_assets.edge.on_demand import Chain
-from fleet_assets.features.on_demand import wanted
-from fleet_assets.kernels.features.lane_cell import lane_cells
-from fleet_assets.kernels.features.lane_curvature import curvatures, segments
+from fleet_assets.edge.on_demand import Chain, wanted
+from fleet_assets.kernels.features.lane_cell import CELL_M, lane_cells
+from fleet_assets.kernels.features.lane_curvature import (
+    BUCKET_M,
+    cells_near,
+    curvatures,
+    middles,
+    nearest,
+    quantised,
+    segments,
+)
 from fleet_assets.kernels.features.on_demand import ON_DEMAND
 from fleet_assets.kernels.features.payload import checksum, cloud_summary, image_summary, radar_summary
 from fleet_assets.kernels.features.records import NO_TIME, RECORD, SOURCES, VALUES
@@ -90,8 +97,19 @@ def digest() -> str:
     found.update(Chain(inputs).apply(random.normal(0, 30, (100_000, len(inputs)))).tobytes())
     steps = random.normal(0, 1e-5, (2, 10_000)).cumsum(axis=1)
     begin = np.arange(0, 10_001, 100)
-    for lines in (curvatures(48 + steps[0], 11 + steps[1], begin), *segments(48 + steps[0], 11 + steps[1], begin)):
-        found.update(lines.tobytes())
+    latitude, longitude = 48 + steps[0], 11 + steps[1]
+    curvature, (first, heading) = curvatures(latitude, longitude, begin), segments(latitude, longitude, begin)
+    cells, owner = cells_near(latitude, longitude, first, 25.0, BUCKET_M)
+    order = np.argsort(cells, kind="stable")
+    lanes = (latitude, longitude, curvature, first, heading, cells[order], owner[order])
+    served = middles(np.unique(cells_near(latitude, longitude, first[:500], 5.0, CELL_M)[0]))
+    on_lanes = np.stack([latitude, longitude, random.uniform(0, 360, latitude.size)], axis=1)
+    for place in (served, on_lanes):
+        full = nearest(place, *lanes, 25.0, 60.0)
+        assert np.isfinite(full).any()
+        found.update(full.tobytes() + quantised(full, 2.0**-12).tobytes())
+    for values in (curvature, first, heading, cells, owner, served):
+        found.update(values.tobytes())
     return found.hexdigest()
 
 

@@ -13,6 +13,7 @@ import pytest
 from fleet_assets.contracts.check import stale_docs
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.edge.feed import LIVE
+from fleet_assets.edge.identity import identity_of, identity_of_transform
 from fleet_assets.features import identity, pages
 from fleet_assets.features.define import feature_columns
 from fleet_assets.features.registry import definitions
@@ -64,21 +65,21 @@ WORDS: dict[str, Change] = {
 
 @pytest.mark.parametrize("change", MEANING.values(), ids=MEANING)
 def test_meaning_changes_the_identity(change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = identity.identity_of(ego_motion, "1.0.0")
-    assert identity.identity_of(changed(tmp_path, change, monkeypatch), "1.0.0") != before
+    before = identity_of(ego_motion, "1.0.0")
+    assert identity_of(changed(tmp_path, change, monkeypatch), "1.0.0") != before
 
 
 @pytest.mark.parametrize("change", WORDS.values(), ids=WORDS)
 def test_words_do_not(change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = identity.identity_of(ego_motion, "1.0.0")
-    assert identity.identity_of(changed(tmp_path, change, monkeypatch), "1.0.0") == before
+    before = identity_of(ego_motion, "1.0.0")
+    assert identity_of(changed(tmp_path, change, monkeypatch), "1.0.0") == before
 
 
 def test_contract_and_parameters_belong_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = identity.identity_of(ego_motion, "1.0.0")
-    assert identity.identity_of(ego_motion, "2.0.0") != before
+    before = identity_of(ego_motion, "1.0.0")
+    assert identity_of(ego_motion, "2.0.0") != before
     monkeypatch.setattr(ego_motion, "STALE_NS", 2)
-    assert identity.identity_of(ego_motion, "1.0.0") != before
+    assert identity_of(ego_motion, "1.0.0") != before
 
 
 def test_a_changed_kernel_needs_a_new_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +116,7 @@ def test_a_transform_has_an_identity_of_its_own(name: str, tmp_path: Path, monke
     ):
         assert change(text) != text
         copy.write_text(change(text))
-        now = identity._of_transform(transforms.ON_DEMAND[name])
+        now = identity_of_transform(transforms.ON_DEMAND[name])
         assert (now != before[name]) == (name in changed_ones)
 
 

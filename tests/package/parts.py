@@ -31,6 +31,7 @@ from fleet_assets.evaluate.gate import Judgement
 from fleet_assets.evaluate.gate_file import parse_gate
 from fleet_assets.evaluate.record import EVIDENCE, evidence_sha256, write_record
 from fleet_assets.features.bundle_build import build_bundle
+from fleet_assets.features.identity import in_bundle
 from fleet_assets.features.snapshot_build import EVENT_TIME, SnapshotView, build_snapshot
 from fleet_assets.package.approve import sign
 from fleet_assets.package.candidate import BOUND_DATASET, Parts, build_candidate
@@ -43,7 +44,7 @@ from fleet_assets.train.rig import vehicle_rig
 HARDWARE = "cpu_x86_64"
 DRIVES = {"train": ("car1--20260101T080000Z",), "test": ("car2--20260101T080000Z",)}
 OUTPUTS = {"heat": (3, 48, 48), "offset": (2, 48, 48)}
-KERNEL = {"feature": "ego_motion", "kernel": "fleet_assets.kernels.features.ego_motion", "identity": "1"}
+VIEWS = ("ego_motion", "scene_context", "sensor_health")
 
 
 def make_model(folder: Path, seed: int = 1) -> Path:
@@ -82,15 +83,22 @@ def description() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def make_parts(folder: Path, *, seed: int = 1, **about: Any) -> Parts:
-    """A model and features of their own per seed, and a verdict on both; about: as judged takes it."""
-    model = make_model(folder / "model", seed)
+def make_features(folder: Path, seed: int = 1, **changed: str) -> SigningKey:
+    """A bundle in folder/features. changed: what it says otherwise of the first of its kernels."""
     build_snapshot(
-        folder / "snapshot", [live_view(name, seed) for name in ("ego_motion", "scene_context", "sensor_health")],
+        folder / "snapshot", [live_view(name, seed) for name in VIEWS],
         service="test", lakefs_commit="c0ffee", delta_versions={"features.ego_motion": 3},
     )  # fmt: skip
     key = SigningKey.create(folder / "features-key", "a passphrase for tests")
-    build_bundle(folder / "snapshot", folder / "features", [key], kernels=[KERNEL])
+    first, *others = map(in_bundle, VIEWS)
+    build_bundle(folder / "snapshot", folder / "features", [key], kernels=[{**first, **changed}, *others])
+    return key
+
+
+def make_parts(folder: Path, *, seed: int = 1, **about: Any) -> Parts:
+    """A model and features of their own per seed, and a verdict on both; about: as judged takes it."""
+    model = make_model(folder / "model", seed)
+    key = make_features(folder, seed)
     provenance = Provenance(
         dataset="city", dataset_commit="c0ffee", drives=DRIVES, code={"version": "0.1.0", "commit": "abc"},
         training={"run": "r1", "form": "attention", "seed": "1"},

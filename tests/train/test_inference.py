@@ -18,6 +18,7 @@ from fleet_assets.edge.model import Model
 from fleet_assets.edge.objects import CLASSES
 from fleet_assets.errors import FleetError
 from fleet_assets.features.bundle_build import build_bundle
+from fleet_assets.features.identity import in_bundle
 from fleet_assets.features.snapshot_build import SnapshotView, build_snapshot
 from fleet_assets.signing.keys import SigningKey
 from fleet_assets.train.export import detections
@@ -42,11 +43,15 @@ def slot(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_slot(tiny, tmp_path_factory.mktemp("slot"))
 
 
-def make_slot(tiny: Tiny, folder: Path, views: tuple[str, ...] = _VIEWS) -> Path:
+def make_slot(
+    tiny: Tiny, folder: Path, views: tuple[str, ...] = _VIEWS, kernels: list[dict[str, str]] | None = None
+) -> Path:
     key = SigningKey.create(folder / "key.pem", "a passphrase of a test")
     views_ = [_view(name) for name in views]
     build_snapshot(folder / "features.snapshot", views_, service="context", lakefs_commit="c" * 64, delta_versions={})
-    build_bundle(folder / "features.snapshot", folder / "features", [key])
+    build_bundle(
+        folder / "features.snapshot", folder / "features", [key], kernels=kernels or list(map(in_bundle, views))
+    )
     key.public.write(folder / "features.pub")
     shutil.copytree(tiny.exported.folder, folder / "model")
     return folder
@@ -97,3 +102,21 @@ def test_a_bundle_without_the_models_features_is_refused(tiny: Tiny, recordings:
     poor = make_slot(tiny, folder, ("ego_motion", "scene_context"))
     with pytest.raises(FleetError, match="sensor_health"):
         infer(recordings[0], poor, DOMAIN, tmp_path / "log.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"identity": "0" * 32}, "scene_context is made by another kernel than the bundle's"),
+        ({"contract": "99.0.0"}, "scene_context is made by another kernel than the bundle's"),
+        ({"feature": "scene"}, "does not say which kernel makes scene_context"),
+    ],
+)
+def test_a_bundle_of_other_kernels_is_refused(
+    tiny: Tiny, recordings: list[Path], tmp_path: Path, change: dict[str, str], why: str
+) -> None:
+    (tmp_path / "slot").mkdir()
+    kernels = [{**in_bundle(name), **(change if name == "scene_context" else {})} for name in _VIEWS]
+    other = make_slot(tiny, tmp_path / "slot", kernels=kernels)
+    with pytest.raises(FleetError, match=why):
+        infer(recordings[0], other, DOMAIN, tmp_path / "log.jsonl")

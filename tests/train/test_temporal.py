@@ -16,15 +16,13 @@ from train.conftest import Tiny
 from train.test_inference import DOMAIN, make_slot
 from train.tiny import RECIPE, random_frames
 
-from fleet_assets.edge.features import FeatureBundle
-from fleet_assets.edge.inference import Report, decisions
+from fleet_assets.edge.inference import Context, Report, decisions
 from fleet_assets.edge.inputs import GRID_CELLS, SPEED, YAW_RATE
 from fleet_assets.edge.memory import LAG, nothing
 from fleet_assets.edge.model import DESCRIPTION, MODEL, Model
 from fleet_assets.edge.recording import Recording
 from fleet_assets.edge.warm import warm
 from fleet_assets.errors import FleetError
-from fleet_assets.signing.keys import KeyRing
 from fleet_assets.train.bake_off import latency_ms
 from fleet_assets.train.batches import batch_of, earlier_frames, statistics_of
 from fleet_assets.train.export import export, inputs_of
@@ -188,8 +186,7 @@ def test_the_vehicle_remembers_what_evaluation_gives_it(temporal: Tiny, recordin
             return outputs
 
     model, opened = Seen.open(slot / "model"), Recording.open(recordings[1])
-    bundle = FeatureBundle.open(slot / "features", KeyRing.read(slot / "features.pub"))
-    driven = list(decisions(opened.messages(), opened.topics, model, bundle, "car1", DOMAIN, Report()))
+    driven = list(decisions(opened.messages(), opened.topics, model, Context.open(slot, "car1"), DOMAIN, Report()))
     vehicle = dict(zip([one.frame.t_ns for one in driven], heats, strict=True))
     frames = frames_of_recordings([recordings[1]])
     rows = np.flatnonzero(

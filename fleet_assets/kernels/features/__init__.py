@@ -5,5 +5,5 @@ structured dtype that starts as zeros) and `replay(state, records, cut_ns, out)`
 at each cut. A vehicle calls it with one record or with many: the bits are the same.
 
 Same bits on every machine: no fastmath, a fixed order of operations, only + - x / sqrt and elementary.py. What a kernel does not
-know is NaN. A change of a kernel changes its identity (fleet_assets/features/identity.py), and needs a new VERSION.
+know is NaN. A change of a kernel changes its identity (fleet_assets/edge/identity.py), and needs a new VERSION.
 """
