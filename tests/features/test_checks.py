@@ -15,11 +15,17 @@ from fleet_assets.features import checks
 class Rows:
     """What differences ask of a snapshot: features of drives, one row each."""
 
-    def __init__(self, shift: float, drives: list[str]) -> None:
+    applied = frozenset({checks.OUTPUTS[0]})
+
+    def __init__(self, shift: float, drives: list[str], context: dict[str, list[str | None]] | None = None) -> None:
         random = np.random.default_rng(0)
         self.values = {drive: random.normal(0, 1) + shift * (drive[0] == "b") for drive in drives}
+        self.context = context or {}
 
-    def scan(self, table: str, columns: list[str], drives: list[str]) -> pa.Table:
+    def scan(self, table: str, columns: list[str], drives: list[str] | None = None) -> pa.Table:
+        drives = list(self.values) if drives is None else drives
+        if table == "ingest.context":
+            return pa.table({"drive_id": drives, columns[1]: self.context[columns[1]]})
         light = [self.values[drive] if table == "features.scene_context" else None for drive in drives]
         made = {
             name: pa.array(light if name == "ambient_light" else [None] * len(drives), pa.float64())
@@ -55,6 +61,40 @@ def test_few_drives_say_nothing() -> None:
     assert found(3.0, checks.LEAST_DRIVES - 1) == []
     (difference,) = found(1.0, checks.LEAST_DRIVES)
     assert not difference.large  # the interval is wide
+
+
+def drives_by(letter: str, count: int) -> list[str]:
+    return [f"{letter}--2026010{1 + n // 24}T{n % 24:02}0000Z" for n in range(count)]
+
+
+def test_drift_tells_new_drives_from_earlier_ones() -> None:
+    before: Any = Rows(3.0, drives_by("a", 20))
+    for shift, found in ((3.0, ["ambient_light"]), (0.0, [])):
+        now: Any = Rows(shift, [*drives_by("a", 20), *drives_by("b", 20)])
+        drifted = checks.drift(before, now)
+        assert [difference.feature for difference in drifted] == found
+        assert all(difference.groups == ("earlier drives", "new drives") for difference in drifted)
+        assert all(difference.high < -checks.LARGE for difference in drifted)  # the earlier ones are darker
+    few: Any = Rows(3.0, [*drives_by("a", 20), *drives_by("b", checks.LEAST_DRIVES - 1)])
+    assert checks.drift(before, few) == []
+    assert checks.drift(now, now) == []
+
+
+def test_bias_tells_regions_and_light_apart() -> None:
+    drives = [*drives_by("a", 20), *drives_by("b", 20)]
+    context: dict[str, list[str | None]] = {
+        "region": [*["munich"] * 20, *["hamburg"] * 20],
+        "light": [*["day", "night"] * 19, None, None],  # alike in both
+    }
+    snapshot: Any = Rows(3.0, drives, context)
+    (found,) = checks.bias(snapshot, "region")
+    assert (found.feature, found.groups) == ("ambient_light", ("region hamburg", "region munich"))
+    assert found.low > checks.LARGE
+    assert not checks.signed_off(found)
+    assert checks.bias(snapshot, "light") == []
+    at_night: Any = Rows(3.0, drives, {"light": [*["day"] * 20, *["night"] * 20]})
+    (expected,) = checks.bias(at_night, "light")
+    assert checks.signed_off(expected)  # it is darker at night, and somebody has said so
 
 
 def test_the_interval_holds_what_it_says() -> None:
