@@ -37,7 +37,8 @@ def rows(options: Options) -> list[Row]:
     sizes = options.sizes or _SIZES_GB
     with installation(["lakefs", "spark", "webserver", "daemon"]) as home:
         free = shutil.disk_usage(home.root).free
-        needed = 1e9 * (max(sizes) + sum(sizes))  # as landed, and in the lake with the earlier ones
+        # As landed, and in the lake: in parts at first, beside the earlier ones.
+        needed = 1e9 * (2 * max(sizes) + sum(sizes))
         if free < needed:
             raise FleetError(
                 f"{free / 1e9:.0f} GB are free where {needed / 1e9:.0f} GB are needed", remedy="Give smaller sizes."
