@@ -18,7 +18,6 @@ import numpy as np
 
 from benchmarks.harness import Options, Row, fastest, row
 from fleet_assets.deploy.channel import publish, refresh
-from fleet_assets.deploy.throw_away import APPROVERS, Ceremony, hold
 from fleet_assets.edge.bundle import Manifest, write_hashed
 from fleet_assets.edge.delta import patched
 from fleet_assets.edge.feed import LIVE
@@ -38,6 +37,7 @@ from fleet_assets.package.policy import load_release_policy
 from fleet_assets.package.releases import Releases
 from fleet_assets.package.tracing import trace_of
 from fleet_assets.signing.keys import SigningKey
+from fleet_assets.throw_away import APPROVERS, Ceremony, hold
 
 _HARDWARE, _PLACES = "cpu_x86_64", 1_000
 _DRIVES, _FRAMES, _OBJECTS = 60, 24, 9  # of the evaluation

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,18 +18,17 @@ from typing import Any
 
 from fleet_assets import console, runs
 from fleet_assets.definitions import defs
-from fleet_assets.deploy.throw_away import APPROVERS, PHRASE, hold
 from fleet_assets.edge.floor import Floor
 from fleet_assets.edge.verdict import Status
 from fleet_assets.errors import FleetError
 from fleet_assets.evaluate.table import verdict_rows
-from fleet_assets.package.approve import sign
 from fleet_assets.package.assets import HARDWARE
 from fleet_assets.package.releases import Release, Releases
 from fleet_assets.services.home import Home
-from fleet_assets.signing.keys import SigningKey
 from fleet_assets.simulate.drives import write_drive
 from fleet_assets.simulate.fleet import Plan, plan_fleet
+from fleet_assets.throw_away import APPROVERS, Ceremony, hold
+from fleet_assets.throw_away import run as fleet
 
 PROFILE = "demo"
 DRIVES, DURATION_S = 48, 12.0
@@ -73,9 +72,7 @@ def release_and_drive(home: Home, scratch: Path) -> bool:
     found = _say_verdict(releases)
     if found is None or found.verdict.status is not Status.PASS:
         return False
-    for name, key in _approvers(home, releases):
-        done = sign(releases, found.id, key)
-        console.say(f"  {name} approves release {found.id[:12]}; {done.missing} more must sign")
+    _approve(home, releases, found.id)
     if not _run(home, runs.select(_CHANNEL, defs).whole):
         return False
     _drive(home, releases, scratch)
@@ -105,14 +102,15 @@ def _say_verdict(releases: Releases) -> Release | None:
     return found
 
 
-def _approvers(home: Home, releases: Releases) -> Iterator[tuple[str, SigningKey]]:
-    """Two of three, with throw-away keys that all lie in the installation: who has it needs nobody's approval."""
-    folder = home.root / "demo" / "keys"
+def _approve(home: Home, releases: Releases, id_: str) -> None:
+    """By two of three, with people's commands and throw-away keys that lie in the installation: who has it needs no approval."""
+    ceremony = Ceremony(home.root / "demo" / "keys")
     if not releases.roots.versions():
-        hold(releases, folder)
-    passphrase = (folder / PHRASE).read_text()
+        hold(releases, ceremony.folder)
     for name in APPROVERS[:2]:
-        yield name, SigningKey.read(folder / name, passphrase)
+        done = fleet("release", "sign", id_, *ceremony.with_key(name), "--releases", releases.folder)
+        key = ceremony.folder / name
+        console.say(f"  {name}: fleet release sign {id_[:12]} --key {key}; {done['missing']} more must sign")
 
 
 @dataclass(frozen=True)

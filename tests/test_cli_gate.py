@@ -11,13 +11,13 @@ import pytest
 from evaluate.made import evidence
 from evaluate.test_gate_file import TEXT, own
 
-from fleet_assets.deploy.throw_away import APPROVERS, hold
 from fleet_assets.errors import FleetError
 from fleet_assets.evaluate.gate import Judgement
 from fleet_assets.evaluate.record import EVIDENCE, evidence_sha256, write_record
 from fleet_assets.evaluate.run import Released, evaluate
 from fleet_assets.package.releases import Releases
 from fleet_assets.services.home import Home
+from fleet_assets.throw_away import APPROVERS, hold
 
 Fleet = Callable[..., Any]
 

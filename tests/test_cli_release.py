@@ -9,8 +9,8 @@ import pytest
 from in_process import fleet
 from package.parts import candidate, make_world
 
-from fleet_assets.deploy.throw_away import APPROVERS
 from fleet_assets.errors import FleetError
+from fleet_assets.throw_away import APPROVERS
 
 
 def test_from_candidate_to_trace(tmp_path: Path) -> None:
@@ -22,8 +22,7 @@ def test_from_candidate_to_trace(tmp_path: Path) -> None:
     }
 
     def sign(id_: str, holder: str) -> Any:
-        key = ("--key", tmp_path / "keys" / holder, "--passphrase-file", world.ceremony.passphrase_file)
-        return fleet("release", "sign", id_[:12], *key, *where)
+        return fleet("release", "sign", id_[:12], *world.ceremony.with_key(holder), *where)
 
     blind = candidate(world, "blind", seed=3, night=0.05)
     with pytest.raises(FleetError, match="has no PASS"):

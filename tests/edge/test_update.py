@@ -18,7 +18,6 @@ import pytest
 from package.parts import HARDWARE, World, candidate, make_world, released
 
 from fleet_assets.deploy.channel import refresh
-from fleet_assets.deploy.throw_away import APPROVERS
 from fleet_assets.edge.bundle import hash_file
 from fleet_assets.edge.delta import Steps, write_delta
 from fleet_assets.edge.floor import Demand, Floor
@@ -30,6 +29,7 @@ from fleet_assets.package.approve import renew, roll_back, sign
 from fleet_assets.package.releases import Releases
 from fleet_assets.signing.keys import SigningKey
 from fleet_assets.signing.roles import Roles
+from fleet_assets.throw_away import APPROVERS
 
 NOW = datetime.now(UTC)
 

@@ -20,7 +20,6 @@ from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 
 from fleet_assets.deploy.channel import publish
-from fleet_assets.deploy.throw_away import APPROVERS, Ceremony, hold
 from fleet_assets.edge import inputs as pre
 from fleet_assets.edge.bundle import Manifest
 from fleet_assets.edge.feed import LIVE
@@ -39,6 +38,7 @@ from fleet_assets.package.evidence import Provenance
 from fleet_assets.package.policy import load_release_policy
 from fleet_assets.package.releases import Releases
 from fleet_assets.signing.keys import KeyRing, SigningKey
+from fleet_assets.throw_away import APPROVERS, Ceremony, hold
 from fleet_assets.train.rig import vehicle_rig
 
 HARDWARE = "cpu_x86_64"

@@ -24,7 +24,6 @@ from package.parts import (
 )
 
 from fleet_assets.deploy.channel import publish, refresh
-from fleet_assets.deploy.throw_away import APPROVERS
 from fleet_assets.edge import payload as parts_of
 from fleet_assets.edge.bundle import hash_file
 from fleet_assets.edge.floor import Demand, Floor
@@ -36,6 +35,7 @@ from fleet_assets.package.candidate import build_candidate
 from fleet_assets.package.policy import load_release_policy
 from fleet_assets.package.releases import Releases, State
 from fleet_assets.package.tracing import trace_of
+from fleet_assets.throw_away import APPROVERS
 
 DEE, ELI, FAY = APPROVERS
 

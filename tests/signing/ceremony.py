@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fleet_assets.deploy.throw_away import APPROVERS, ROOT_HOLDERS, roles_text
 from fleet_assets.signing.keys import SigningKey
 from fleet_assets.signing.roles import ONLINE, Roles
 from fleet_assets.signing.roots import Roots
+from fleet_assets.throw_away import APPROVERS, ROOT_HOLDERS, roles_text
 
 PASSPHRASE = "a passphrase for tests"
 _NAMES = (*ROOT_HOLDERS, *APPROVERS, *ONLINE)
