@@ -1,4 +1,5 @@
-"""The trial of a release: its model computes its golden vectors in a child process with limits, before it counts.
+"""The trial of a release: its model computes its golden vectors in a child process with limits and without a network, before it
+counts.
 
 In: a payload's folder. Out: nothing, or a FleetError with what the child said. A model that crashes, hangs, or takes all memory
 takes the child along, and not the vehicle's process.
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fleet_assets.edge.confine import confine
 from fleet_assets.errors import FleetError
 
 if TYPE_CHECKING:
@@ -71,9 +73,10 @@ def _limit(runtime: Mapping[str, Any], name: str, bounds: tuple[int, int]) -> in
 
 
 def child(arguments: list[str]) -> None:
-    """What runs in the child: limits first, then features and model; and what drives compile is compiled, so that they start at
+    """What runs in the child: bounds first, then features and model; and what drives compile is compiled, so that they start at
     once."""
     folder, (memory_mb, seconds, frame_ms) = Path(arguments[0]), map(int, arguments[1:])
+    confine()
     for kind, limit in (
         (resource.RLIMIT_AS, memory_mb << 20),
         (resource.RLIMIT_CPU, seconds),

@@ -122,6 +122,29 @@ def test_limits_that_are_none_are_refused(payload: Path, limits: dict[str, objec
         try_out(payload, limits)
 
 
+# The child's work, and then what nothing in it may do.
+TRIED = """
+import os, socket, subprocess, sys
+from fleet_assets.edge.trial import child
+child(sys.argv[1:])
+ways = (socket.socket, socket.socketpair, lambda: subprocess.run(["true"]), lambda: os.execv("/bin/true", ["true"]))
+for number, way in enumerate(ways):
+    try:
+        way()
+    except PermissionError:
+        continue
+    sys.exit(f"way {number} is open")
+print(*(line for line in open("/proc/self/status") if line.startswith("NoNewPrivs")))
+"""
+
+
+@pytest.mark.skipif("Seccomp:" not in Path("/proc/self/status").read_text(), reason="this kernel has no filters")
+def test_the_child_has_no_network_and_starts_no_programs(payload: Path) -> None:
+    command = [sys.executable, "-c", TRIED, str(payload), *(str(limit) for limit in LIMITS.values())]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout.split()) == (0, ["NoNewPrivs:", "1"]), ended.stderr
+
+
 def test_a_release_that_fails_its_trial_is_refused_and_the_old_one_runs_on(tmp_path: Path) -> None:
     world = make_world(tmp_path / "world")
     good = make_parts(tmp_path / "good")
