@@ -53,7 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     update.add_argument("--channel", type=Path, required=True, metavar="DIR")
     run = command("run", _run, "Update if the channel has something, then drive with what runs.")
     run.add_argument("--channel", type=Path, metavar="DIR", help="none: drive with what is installed")
-    run.add_argument("--recording", type=Path, required=True, metavar="FILE", help="a recording in MCAP")
+    run.add_argument(
+        "--recording",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="in MCAP; -: a live stream of it on standard input",
+    )
     run.add_argument(
         "--log", type=Path, metavar="FILE", help="decision log; default: decisions/ of the vehicle's folder"
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,11 @@ from fleet_assets.edge.inputs import CONTEXT
 from fleet_assets.edge.memory import Memory
 from fleet_assets.edge.model import Model
 from fleet_assets.edge.objects import CLASSES, Objects
-from fleet_assets.edge.recording import Recording
+from fleet_assets.edge.recording import Arrived, LiveStream, Recording
 from fleet_assets.edge.rig import SENSORS
 from fleet_assets.edge.warm import warm
 from fleet_assets.errors import FleetError
 from fleet_assets.signing.keys import KeyRing
-
-Message = tuple[str, str, bytes, int]  # topic, type, content, arrival [ns]
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ class Context:
 
 
 def decisions(
-    messages: Iterable[Message],
+    messages: Iterable[Arrived],
     topics: list[str],
     model: Model,
     context: Context,
@@ -202,22 +200,29 @@ def decisions(
     report.left_out = assembler.left_out
 
 
-def infer(recording: Path, slot: Path, domain: Domain, log: Path, *, begun_s: float | None = None) -> Report:
-    """slot: a payload's folder, verified by whoever gives it; domain: of its verdict, in this drive. log: written anew, a line
-    per frame; lines are whole even if the recording is damaged, and the report says so. begun_s: of `time.perf_counter()` when
-    starting began; now unless given.
+def infer(
+    source: Recording | LiveStream,
+    slot: Path,
+    domain_of: Callable[[Mapping[str, str]], Domain],
+    log: Path,
+    *,
+    begun_s: float | None = None,
+) -> Report:
+    """slot: a payload's folder, verified by whoever gives it; domain_of: of its verdict, in a drive of such conditions. log:
+    written anew, a line per frame, as it is decided; lines are whole even if the source is damaged, and the report says so.
+    begun_s: of `time.perf_counter()` when starting began; now unless given.
 
     Compiled code is loaded before the first message, or its frame would be late. Raises FleetError if nothing can be inferred
     at all."""
     begun_s = time.perf_counter() if begun_s is None else begun_s
     model = Model.open(slot / "model")
     warm(model)
-    context = Context.open(slot, recording.stem)
-    opened = Recording.open(recording)
+    context = Context.open(slot, source.name)
     report = Report(start_ms=1e3 * (time.perf_counter() - begun_s))
     try:
-        with open(log, "w", encoding="utf-8") as lines:
-            for decision in decisions(opened.messages(), opened.topics, model, context, domain, report):
+        domain = domain_of(source.context)
+        with open(log, "w", encoding="utf-8", buffering=1) as lines:
+            for decision in decisions(source.messages(), source.topics, model, context, domain, report):
                 lines.write(decision.line() + "\n")
     except OSError as error:
         raise FleetError(f"Cannot write {log}: {error.strerror}", remedy="Give another file, or make room.") from error

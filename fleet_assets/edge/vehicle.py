@@ -13,9 +13,11 @@ import json
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -113,23 +115,24 @@ class Vehicle:
         return slot
 
     def drive(self, recording: Path, log: Path | None = None, *, begun_s: float | None = None) -> dict[str, Any]:
-        """Drives a recording with what runs, and writes a line per frame to the log. Gives what was found, and where the release
-        is not to be relied on: conditions that were not judged, and slices outside its operating domain. begun_s: of
-        `time.perf_counter()` when starting began; now unless given.
+        """Drives a recording, or the live stream on standard input (-), with what runs, and writes a line per frame to the log.
+        Gives what was found, and where the release is not to be relied on: conditions that were not judged, and slices outside
+        its operating domain. begun_s: of `time.perf_counter()` when starting began; now unless given.
 
         Raises FleetError if nothing is installed, or nothing can be inferred.
         """
         begun_s = time.perf_counter() if begun_s is None else begun_s
         from fleet_assets.edge.domain import Domain
         from fleet_assets.edge.inference import infer
-        from fleet_assets.edge.recording import Recording
+        from fleet_assets.edge.recording import LiveStream, Recording
 
         slot = self.running()
+        source = LiveStream(sys.stdin.buffer) if str(recording) == "-" else Recording.open(recording)
         (self.root / "decisions").mkdir(exist_ok=True, mode=0o700)
-        log = log or self.root / "decisions" / f"{recording.stem}.jsonl"
+        log = log or self.root / "decisions" / f"{source.name}.jsonl"
         verdict = Payload(slot.folder, slot.manifest).verdict()
-        domain = Domain.of(verdict, Recording.open(recording).context)
-        report = infer(recording, slot.folder, domain, log, begun_s=begun_s)
+        report = infer(source, slot.folder, partial(Domain.of, verdict), log, begun_s=begun_s)
+        domain = Domain.of(verdict, source.context)
         return {
             "release": slot.release, "profile": verdict.profile, "log": str(log), **report.to_document(),
             "relied_on": domain.relied_on, "conditions_not_judged": dict(domain.not_judged),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from features.drives import generated, made, synchronised
 
 from fleet_assets.edge.assemble import Assembler, Frame
 from fleet_assets.edge.feed import LIVE
-from fleet_assets.edge.recording import Recording
+from fleet_assets.edge.recording import LiveStream, Recording
 from fleet_assets.edge.rig import SENSORS, Rig
 from fleet_assets.errors import FleetError
+from fleet_assets.formats.mcap_summary import MAGIC
 from fleet_assets.kernels.features.records import SOURCES
 from fleet_assets.train.recordings import frames
 from fleet_assets.train.rig import vehicle_rig
@@ -97,6 +99,33 @@ def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
             Recording.open(path)
     with pytest.raises(FleetError, match="Cannot read"):
         Recording.open(tmp_path / "missing.mcap")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "broke off"),
+        (b"no recording at all, but text", "is damaged"),
+        (MAGIC + b"\x01", "broke off"),
+        (MAGIC + b"\x05" + (1 << 62).to_bytes(8, "little"), "exceeds limit"),
+    ],
+)
+def test_a_stream_that_is_no_mcap_is_refused(content: bytes, why: str) -> None:
+    with pytest.raises(FleetError, match=f"The stream .*{why}.*after message 0"):
+        LiveStream(io.BytesIO(content)).topics  # noqa: B018
+
+
+def test_a_stream_keeps_no_more_than_its_first_seconds(drive: tuple[Path, list[Frame], dict[str, pa.Table]]) -> None:
+    recording, _, _ = drive
+    with open(recording, "rb") as file:
+        stream = LiveStream(file)
+        told = Recording.open(recording)
+        assert (stream.topics, stream.context) == (told.topics, told.context)
+        listened, before = file.tell(), recording.stat().st_size
+        arrived = [t_ns for *_, t_ns in stream.messages()]
+    assert listened < before
+    assert arrived == [t_ns for *_, t_ns in told.messages()]
+    assert list(stream.messages()) == []
 
 
 def test_a_vehicle_without_a_key_sensor_makes_no_frames() -> None:

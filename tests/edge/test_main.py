@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,21 +39,33 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture
-def vehicle(tmp_path: Path) -> Callable[..., Any]:
-    """vehicle("update", ...) gives (exit code, what it printed as JSON or None, standard error)."""
+def start(tmp_path: Path) -> Callable[..., subprocess.Popen[bytes]]:
+    """start("update", ...) starts a command of the vehicle, with pipes to it and from it."""
     site = linked(tmp_path / "site")
     (site / "fleet_assets").unlink()  # from its own place, which Numba's cache knows from earlier tests
     path = json.dumps([str(site), str(PROJECT)])
 
-    def call(*arguments: str | Path) -> tuple[int, Any, str]:
+    def call(*arguments: str | Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-I", "-S", "-c", PROGRAM, path, *map(str, arguments)]
         environment = {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state"), "NUMBA_CACHE_DIR": CACHE}
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        *said, modules = ended.stdout.splitlines()
-        assert not PLATFORM & set(json.loads(modules))
-        return ended.returncode, json.loads(said[-1]) if said else None, ended.stderr
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        return subprocess.Popen(command, env=environment, **pipes)
 
     return call
+
+
+def ended(process: subprocess.Popen[bytes]) -> tuple[int, Any, str]:
+    """Exit code, what it printed as JSON or None, standard error."""
+    out, errors = process.communicate(timeout=300)
+    *said, modules = out.splitlines()
+    assert not PLATFORM & set(json.loads(modules))
+    return process.returncode, json.loads(said[-1]) if said else None, errors.decode()
+
+
+@pytest.fixture
+def vehicle(start: Callable[..., subprocess.Popen[bytes]]) -> Callable[..., Any]:
+    """vehicle("update", ...) gives what the command ended with."""
+    return lambda *arguments: ended(start(*arguments))
 
 
 @pytest.mark.slow
@@ -85,8 +98,11 @@ def test_from_provisioning_to_a_trace(world: World, vehicle: Callable[..., Any],
 
 
 @pytest.mark.slow
-def test_a_recording_is_driven_with_what_runs(world: World, vehicle: Callable[..., Any], tmp_path: Path) -> None:
-    """Also when the channel is frozen: its age stops new installations and nothing else."""
+def test_a_recording_is_driven_with_what_runs(
+    world: World, vehicle: Callable[..., Any], start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    """Also when the channel is frozen: its age stops new installations and nothing else. And as it comes, from a pipe: decisions
+    are there while it is open."""
     id_ = released(world, "driven", seed=6)
     write_drive(
         tmp_path / "drive.mcap", seed=3, vehicle="car1", start=START, duration_s=3.0, light="night", weather="fog"
@@ -109,6 +125,20 @@ def test_a_recording_is_driven_with_what_runs(world: World, vehicle: Callable[..
     told = [json.loads(line)["objects"] for line in (tmp_path / "again.jsonl").read_text().splitlines()]
     assert told == [line["objects"] for line in lines]
     refresh(world.releases)
+
+    content = (tmp_path / "drive.mcap").read_bytes()
+    driving, log = start("run", "--recording", "-"), Path(about["log"]).with_name("live.jsonl")
+    assert driving.stdin is not None
+    driving.stdin.write(content[:-1])  # all but the last byte of what ends it
+    driving.stdin.flush()
+    while driving.poll() is None and not (log.exists() and log.read_text()):
+        time.sleep(0.05)
+    assert driving.poll() is None
+    driving.stdin.write(content[-1:])
+    code, live, said = ended(driving)
+    assert (code, live["fault"], live["frames"]) == (0, None, about["frames"]), said
+    assert live["conditions_not_judged"] == about["conditions_not_judged"]
+    assert [json.loads(line)["objects"] for line in log.read_text().splitlines()] == told
 
 
 @pytest.mark.slow

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +21,7 @@ from fleet_assets.edge.feed import LIVE
 from fleet_assets.edge.inference import infer
 from fleet_assets.edge.model import Model
 from fleet_assets.edge.objects import CLASSES
+from fleet_assets.edge.recording import LiveStream, Recording
 from fleet_assets.errors import FleetError
 from fleet_assets.features.bundle_build import build_bundle
 from fleet_assets.features.identity import in_bundle
@@ -26,6 +32,7 @@ from fleet_assets.train.recordings import frames_of_recordings
 
 pytestmark = pytest.mark.slow
 DOMAIN = Domain({}, ({"class": "vehicle", "distance": "15-100"},), (0.0, 15.0, 100.0))
+_TAKES_TIME = ("model_ms", "outside_ms")
 _VIEWS = ("ego_motion", "scene_context", "sensor_health")
 
 
@@ -36,6 +43,34 @@ def _view(name: str) -> SnapshotView:
         {"drive_id": ["other"], "frame": [0], "event_timestamp": [1], **{feature: [0.5] for feature in features}}
     )
     return SnapshotView(name, 1, ["drive_id", "frame"], features, rows, 0, "0" * 32)
+
+
+def judged_so(conditions: Mapping[str, str]) -> Domain:
+    """The domain, whatever the conditions."""
+    return DOMAIN
+
+
+@contextmanager
+def piped(content: bytes) -> Iterator[IO[bytes]]:
+    """A pipe into which the content is written while it is read."""
+    out, into = os.pipe()
+
+    def write() -> None:
+        with os.fdopen(into, "wb") as end:
+            end.write(content)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with os.fdopen(out, "rb") as pipe:
+        yield pipe
+        assert pipe.read(1) == b"", "it was read to its end"
+    writer.join()
+
+
+def logged(log: Path) -> list[dict[str, Any]]:
+    """Lines of a decision log, but for the times that they took."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in _TAKES_TIME} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +95,7 @@ def make_slot(
 def test_a_recording_gives_what_evaluation_finds(
     tiny: Tiny, slot: Path, recordings: list[Path], tmp_path: Path
 ) -> None:
-    report = infer(recordings[1], slot, DOMAIN, tmp_path / "log.jsonl")
+    report = infer(Recording.open(recordings[1]), slot, judged_so, tmp_path / "log.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert report.frames == len(lines) > len(tiny.validation)
     frames = frames_of_recordings([recordings[1]])
@@ -86,11 +121,11 @@ def test_a_recording_gives_what_evaluation_finds(
 def test_a_recording_that_is_cut_off_is_driven_as_far_as_it_goes(
     slot: Path, recordings: list[Path], tmp_path: Path
 ) -> None:
-    whole = infer(recordings[0], slot, DOMAIN, tmp_path / "whole.jsonl")
+    whole = infer(Recording.open(recordings[0]), slot, judged_so, tmp_path / "whole.jsonl")
     cut = tmp_path / "cut.mcap"
     content = recordings[0].read_bytes()
     cut.write_bytes(content[: len(content) * 3 // 4])
-    report = infer(cut, slot, DOMAIN, tmp_path / "log.jsonl")
+    report = infer(Recording.open(cut), slot, judged_so, tmp_path / "log.jsonl")
     assert 0 < report.frames < whole.frames
     assert "damaged" in str(report.fault)
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == report.frames
@@ -101,7 +136,7 @@ def test_a_bundle_without_the_models_features_is_refused(tiny: Tiny, recordings:
     folder.mkdir()
     poor = make_slot(tiny, folder, ("ego_motion", "scene_context"))
     with pytest.raises(FleetError, match="sensor_health"):
-        infer(recordings[0], poor, DOMAIN, tmp_path / "log.jsonl")
+        infer(Recording.open(recordings[0]), poor, judged_so, tmp_path / "log.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -119,4 +154,18 @@ def test_a_bundle_of_other_kernels_is_refused(
     kernels = [{**in_bundle(name), **(change if name == "scene_context" else {})} for name in _VIEWS]
     other = make_slot(tiny, tmp_path / "slot", kernels=kernels)
     with pytest.raises(FleetError, match=why):
-        infer(recordings[0], other, DOMAIN, tmp_path / "log.jsonl")
+        infer(Recording.open(recordings[0]), other, judged_so, tmp_path / "log.jsonl")
+
+
+def test_a_live_stream_is_driven_as_its_recording(slot: Path, recordings: list[Path], tmp_path: Path) -> None:
+    whole = infer(Recording.open(recordings[0]), slot, judged_so, tmp_path / "whole.jsonl")
+    content = recordings[0].read_bytes()
+    with piped(content) as pipe:
+        report = infer(LiveStream(pipe), slot, judged_so, tmp_path / "live.jsonl")
+    assert (report.frames, report.objects, report.fault) == (whole.frames, whole.objects, None)
+    assert logged(tmp_path / "live.jsonl") == logged(tmp_path / "whole.jsonl")
+    with piped(content[: len(content) * 3 // 4]) as pipe:
+        report = infer(LiveStream(pipe), slot, judged_so, tmp_path / "live.jsonl")
+    assert 0 < report.frames < whole.frames
+    assert "The stream broke off (after message" in str(report.fault)
+    assert logged(tmp_path / "live.jsonl") == logged(tmp_path / "whole.jsonl")[: report.frames]
