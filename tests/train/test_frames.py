@@ -74,6 +74,15 @@ def test_saved_frames_come_back(tmp_path: Path) -> None:
         FrameSet.load(tmp_path / "missing")
 
 
+def test_saved_frames_whose_order_is_broken_are_refused(tmp_path: Path) -> None:
+    frames = _frames("a", 4, [0, 0, 2])
+    frames.save(tmp_path / "frames")
+    for t_ns in ([0, 2, 1, 3], [0, 1, 1, 2]):
+        np.save(tmp_path / "frames" / "t_ns.npy", np.array(t_ns))
+        with pytest.raises(FleetError, match="sorted by drive, then by time"):
+            FrameSet.load(tmp_path / "frames")
+
+
 def test_objects_of_a_range_of_frames() -> None:
     assert _objects([0, 1, 1, 4]).of_frames(1, 4).frame.tolist() == [0, 0]
 
