@@ -1,4 +1,4 @@
-"""Inference of what ships beside plain PyTorch and plain onnxruntime; frames to learn from beside files and a WebDataset shard.
+"""Inference beside plain PyTorch and plain onnxruntime; frames to learn from beside files and a WebDataset shard; and `release`.
 
 The network has the form of the demo and random weights: a time does not depend on what was learned. One thread each.
 """
@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 import torch
 
+from benchmarks import release
 from benchmarks.harness import Options, Row, fastest, row
 from fleet_assets.edge.assemble import Assembler
 from fleet_assets.edge.inputs import INPUTS
@@ -43,7 +44,8 @@ def rows(options: Options) -> list[Row]:
         fitted = Fitted(make("attention").eval(), statistics_of(frames), Recipe(threads=1), [], "random")
         for name, small in (("int8", True), ("full", False)):
             export(fitted, frames, frames, vehicle_rig(), folder / name, versions={}, quantised=small)
-        return [_inference(fitted, frames, folder), _outside(made.path), _loader(frames, fitted, folder)]
+        own = [_inference(fitted, frames, folder), _outside(made.path), _loader(frames, fitted, folder)]
+    return [*own, *release.rows(options)]
 
 
 def _inference(fitted: Fitted, frames: FrameSet, folder: Path) -> Row:
