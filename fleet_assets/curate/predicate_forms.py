@@ -32,7 +32,8 @@ def spark_sql(predicate: Predicate) -> str:
 
 def _sql(term: Term) -> str:
     if term.operation == "column":
-        return ".".join(f"`{part}`" for part in str(term.value).split("."))
+        column = ".".join(f"`{part}`" for part in str(term.value).split("."))
+        return _known(column) if term.kind == "float" else column
     if term.operation == "constant":
         return _constant(term)
     parts = [_sql(argument) for argument in term.arguments]

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -58,12 +59,14 @@ class Samples:
             raise ValueError("a batch has at least one row")
         wanted = list(dict.fromkeys([*_KEY, *(columns if columns is not None else _all_columns())]))
         parts = list(_parts(frames_of(self.of_split(split)), rows))
+        latest: dict[str, int] = {}
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(self._read, parts[0], wanted) if parts else None
             for at in range(len(parts)):
                 found = ahead.result() if ahead else None
                 ahead = pool.submit(self._read, parts[at + 1], wanted) if at + 1 < len(parts) else None
                 if found is not None:
+                    _refuse_disorder(found, latest)
                     yield found
 
     def _read(self, part: dict[str, list[int]], columns: Sequence[str]) -> pa.RecordBatch:
@@ -82,12 +85,15 @@ class Samples:
                 where=f"frame {frame} of {drive} at {self.snapshot.commit_id[:12]}",
                 remedy="Materialise curate/samples again.",
             )
-        rows = found.take(pa.array([place[key] for key in keys])).combine_chunks()
-        at = 0
-        for drive, frames in part.items():
-            check_order(rows["t_ns"].slice(at, len(frames)).to_numpy(), f"The samples of {drive}")
-            at += len(frames)
-        return rows.to_batches()[0]
+        return found.take(pa.array([place[key] for key in keys])).combine_chunks().to_batches()[0]
+
+
+def _refuse_disorder(rows: pa.RecordBatch, latest: dict[str, int]) -> None:
+    """Raises FleetError unless each drive's times go on from what was read of it before. latest: drive -> its last time, kept."""
+    for drive in pc.unique(rows["drive_id"]).to_pylist():
+        own = rows["t_ns"].filter(pc.equal(rows["drive_id"], drive)).to_numpy()
+        check_order(np.concatenate([[latest[drive]], own]) if drive in latest else own, f"The samples of {drive}")
+        latest[drive] = int(own[-1])
 
 
 def _all_columns() -> list[str]:

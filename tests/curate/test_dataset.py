@@ -39,6 +39,7 @@ from fleet_assets.features.batch import features_batch
 from fleet_assets.features.registry import apply as apply_features
 from fleet_assets.features.service_snapshot import bundle_folder, service_bundle
 from fleet_assets.features.snapshot_build import build_snapshot
+from fleet_assets.features.write import upsert
 from fleet_assets.ingest.batch import ingest_batch
 from fleet_assets.ingest.context_batch import context_batch
 from fleet_assets.lake.lake import Lake
@@ -295,8 +296,6 @@ def test_a_missing_sample_is_an_error(lake: Lake, samples: Samples) -> None:
 
 def test_a_drive_whose_tables_disagree_is_left_out(home: Home, lake: Lake, drives: list[str], made: Dataset) -> None:
     """The context of a drive changes, and what was made from it has not been made again."""
-    from fleet_assets.features.write import upsert
-
     rows = lake.at().scan("ingest.context", drives=drives[:1])
     at = rows.column_names.index("weather")
     upsert(lake, "ingest.context", rows.set_column(at, rows.schema.field(at), pa.array(["rain"])), name="rainy")
@@ -384,6 +383,19 @@ def test_from_samples_to_a_candidate_without_pass(
     assert releases.verdict(id_).bound_to["dataset_commit"] == made.manifest.commit_id
     with pytest.raises(FleetError, match="has no PASS"):
         verify_candidate(releases, id_)
+
+
+def test_samples_whose_order_is_broken_are_refused(lake: Lake, samples: Samples) -> None:
+    """Within what is read at once, and from one reading to the next."""
+    [drive] = samples.of_split("test").slice(0, 1)["drive"].to_pylist()
+    rows = lake.at().scan("curate.samples", drives=[drive]).sort_by("frame")
+    at = rows.column_names.index("t_ns")
+    turned = rows["t_ns"].take(pa.array([1, 0, *range(2, rows.num_rows)]))
+    upsert(lake, "curate.samples", rows.set_column(at, rows.schema.field(at), turned), name="turned")
+    broken = replace(samples, snapshot=lake.at())
+    for at_once in (1, 64):
+        with pytest.raises(FleetError, match=f"The samples of {drive} are not in order"):
+            list(broken.batches(columns=[], rows=at_once))
 
 
 def bundle_of(home: Home, scratch: Path) -> str:

@@ -172,7 +172,8 @@ def test_long_lists_are_no_deep_trees() -> None:
 def reference(term: Term, row: dict[str, Any]) -> Any:
     """The tree, walked in plain Python; None is not known."""
     if term.operation == "column":
-        return row[term.value]
+        value = row[term.value]
+        return None if isinstance(value, float) and math.isnan(value) else value
     if term.operation == "constant":
         return term.value
     values = [reference(argument, row) for argument in term.arguments]
@@ -256,7 +257,9 @@ BOOLEANS = st.recursive(
     ),
     max_leaves=8,
 )  # fmt: skip
-SPEEDS = st.sampled_from([None, 0.0, -0.0, 1.0, 2.5, 3 / 3.6, 1e300, -1e300, math.inf, -math.inf])
+SPEEDS = st.sampled_from(
+    [None, math.nan, 0.0, -0.0, 5e-324, 1.0, 2.5, 3 / 3.6, 1e300, -1e300, sys.float_info.max, math.inf, -math.inf]
+)
 ROW = st.fixed_dictionaries(
     {
         "frames.speed_mps": SPEEDS,

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from curate.test_predicates import BOOLEANS, CATALOGUE, ROW, SCHEMA
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from lake.conftest import new_lake
 from recordings import land
 
@@ -16,6 +22,7 @@ from fleet_assets.curate.dataset import make, publish
 from fleet_assets.curate.frame_view import VIEW, frame_view, spark_view
 from fleet_assets.curate.mining import find
 from fleet_assets.curate.predicate_forms import outcomes, program_of, spark_sql
+from fleet_assets.curate.predicates import parse
 from fleet_assets.curate.recipe import load_recipe
 from fleet_assets.curate.samples import samples_batch
 from fleet_assets.curate.samples_reader import Samples
@@ -38,6 +45,7 @@ PREDICATES = [
     "context.light IN ('it''s', 'night\\', 'day') OR scene_context.ambient_light / (frames.frame - 3) IS NULL",
     "frames.frame NOT BETWEEN 3 AND 7.5 AND frames.t_ns <> 1772352003000000000 AND 1 / 3 * 3 = 1",
 ]
+OUTCOME = {True: TRUE, False: FALSE, None: UNKNOWN}  # of SQL's values
 SCENARIOS = ("night_urban_intersection_pedestrians", "low_light", "close_following")
 
 
@@ -67,10 +75,35 @@ def test_spark_says_what_the_program_says(spark_home: Home, lake: Lake) -> None:
         assert of_drive["frame"].to_pylist() == view["frame"].to_pylist()
         for at, predicate in enumerate(predicates):
             found = outcomes(program_of(predicate), view).tolist()
-            expected = [{True: TRUE, False: FALSE, None: UNKNOWN}[value] for value in of_drive[f"p{at}"].to_pylist()]
+            expected = [OUTCOME[value] for value in of_drive[f"p{at}"].to_pylist()]
             assert found == expected, predicate.text
             seen |= set(found)
     assert seen == {TRUE, FALSE, UNKNOWN}
+
+
+def nested(table: list[dict[str, Any]]) -> pa.Table:
+    """The rows with a struct per table, so that Spark knows `table`.`column`; and their numbers."""
+    rows, columns = pa.Table.from_pylist(table, schema=SCHEMA), defaultdict(dict)
+    for name in SCHEMA.names:
+        of, _, column = name.partition(".")
+        columns[of][column] = rows[name].combine_chunks()
+    structs = {of: pa.StructArray.from_arrays(list(own.values()), list(own)) for of, own in columns.items()}
+    return pa.table({"number": range(len(table)), **structs})
+
+
+# Many predicates to a query, and no query to make a failure smaller: each costs a second.
+@settings(max_examples=6, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(texts=st.lists(BOOLEANS, min_size=12, max_size=12), table=st.lists(ROW, min_size=24, max_size=24))
+def test_spark_says_what_the_program_says_of_any_predicate(
+    spark_home: Home, texts: list[str], table: list[dict[str, Any]]
+) -> None:
+    predicates = [parse(text, CATALOGUE) for text in texts]
+    told = (f"{spark_sql(predicate)} AS p{at}" for at, predicate in enumerate(predicates))
+    frame = spark_session(spark_home).createDataFrame(nested(table))
+    rows = frame.selectExpr("number", *told).toArrow().sort_by("number")
+    for at, predicate in enumerate(predicates):
+        found = outcomes(program_of(predicate), pa.Table.from_pylist(table, schema=SCHEMA)).tolist()
+        assert found == [OUTCOME[value] for value in rows[f"p{at}"].to_pylist()], predicate.text
 
 
 def test_mining(spark_home: Home, lake: Lake) -> None:
