@@ -35,11 +35,8 @@ MANIFEST, SNAPSHOT, DELTA, STAMPS, STATE = (
     "stamps.json",
     "state.json",
 )
-KERNEL = (
-    "feature",
-    "kernel",
-    "identity",
-)  # what a manifest says of each kernel; of a table's also "contract", its version
+# What a manifest says of each kernel; of a table's also "contract", its version.
+KERNEL = ("feature", "kernel", "identity")
 KEPT = 3  # previous versions that stay installed
 _PIECE = 1 << 20
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
