@@ -19,7 +19,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,8 +117,8 @@ class OnlineFiles:
         with self._writing():
             target = self.folder / "services" / (service + SUFFIX)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as scratch:
-                new = Path(scratch, "new")
+            with self._scratch() as scratch:
+                new = scratch / "new"
                 shutil.copyfile(snapshot, new)
                 with open(new, "rb+") as file:
                     os.fsync(file.fileno())
@@ -137,8 +137,8 @@ class OnlineFiles:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not build(known, path):
                 return
-            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as scratch:
-                new = Path(scratch, "log")
+            with self._scratch() as scratch:
+                new = scratch / "log"
                 with open(new, "wb") as file:
                     file.write(_MAGIC)
                     for name, rows in others.items():
@@ -171,6 +171,14 @@ class OnlineFiles:
             os.fsync(file.fileno())
 
     @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A folder for who holds the lock; what a writer that was killed left in one goes."""
+        for left in self.folder.glob(".new-*"):
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as scratch:
+            yield Path(scratch)
+
+    @contextmanager
     def _writing(self) -> Iterator[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / ".lock", "w") as lock:
@@ -180,8 +188,15 @@ class OnlineFiles:
     # ---- reading -------------------------------------------------------------------------------------------------------
 
     def _reload(self) -> None:
-        self.tables, self._read_to, self._inode = {}, 0, -1
+        """Reads everything. Others may publish or fold between the files and the log: then once more, while they wait."""
+        if self._changed_while_read():
+            with self._writing():
+                self._changed_while_read()
+
+    def _changed_while_read(self) -> bool:
+        self.tables, self._read_to = {}, 0
         self.epoch += 1
+        self._inode, begun_at = self._log_now()
         for folder, folded in ((self.folder / "services", False), (_tables(self.folder), True)):
             for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.exists() else []:
                 activated_ns = path.stat().st_mtime_ns
@@ -189,15 +204,24 @@ class OnlineFiles:
                 for view in {view.name: view for view in snapshot.views.values()}.values():
                     for name in (path.name.removesuffix(SUFFIX),) if folded else _table_names(view):
                         self.table(name).bases.append(Base(view, activated_ns, folded))
-        with suppress(FileNotFoundError):
-            self._inode = os.stat(self._log).st_ino
-            self._follow()
+        if self._log_now() == (-1, 0):
+            return self._inode != -1
+        return self._follow(begun_at)
 
-    def _follow(self) -> bool:
-        """Applies whole records after those that were read; gives whether files changed."""
+    def _log_now(self) -> tuple[int, int]:
+        """The log's inode and size; -1 and 0 where there is none."""
+        try:
+            status = os.stat(self._log)
+        except FileNotFoundError:
+            return -1, 0
+        return status.st_ino, status.st_size
+
+    def _follow(self, begun_at: int = 0) -> bool:
+        """Applies whole records after those that were read; gives whether files changed since the log was so long."""
         with open(self.folder / "log", "rb") as file:
-            first = self._read_to == 0
-            if first and file.read(len(_MAGIC)) != _MAGIC:
+            if os.fstat(file.fileno()).st_ino != self._inode:
+                return True
+            if self._read_to == 0 and file.read(len(_MAGIC)) != _MAGIC:
                 raise FleetError(f"{self.folder}/log is no log of an online store", remedy="Restore the folder.")
             file.seek(max(self._read_to, len(_MAGIC)))
             data = file.read()
@@ -209,11 +233,10 @@ class OnlineFiles:
                 rows = self.table(table).rows
                 for row in _unpack_rows(body):
                     _merge(rows, row)
-            elif kind == _DROPPED:
-                self.table(table).rows.clear()
-                changed |= not first
             else:
-                changed |= not first
+                if kind == _DROPPED:
+                    self.table(table).rows.clear()
+                changed |= start + end > begun_at
         self._read_to = start + at
         return changed
 

@@ -33,10 +33,13 @@ from feast.data_source import PushMode
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Bool, Float32, Float64, Int32, Int64, String, UnixTimestamp
 from feast.value_type import ValueType
-from features.writers import writers
+from features.tables import VERSION_FEATURES, write_version
+from features.writers import fold_version, folded_view, publish_version, writers
 
+from fleet_assets.edge.snapshot import Snapshot
 from fleet_assets.errors import FleetError
 from fleet_assets.features.online_files import OnlineFiles
+from fleet_assets.features.online_rows import Source, pack_key
 from fleet_assets.features.online_store import SnapshotOnlineStore
 from fleet_assets.features.snapshot_build import EVENT_TIME, SnapshotView, build_snapshot
 
@@ -270,6 +273,29 @@ def test_a_push_reaches_other_processes_at_once(fresh: list[FeatureStore], tmp_p
     assert other.get_online_features(features=["place:speed"], entity_rows=[{"cell": 3}]).to_dict()["speed"] == [1.5]
 
 
+def test_writes_that_are_awaited_count_as_others_do(fresh: list[FeatureStore], tmp_path: Path) -> None:
+    theirs, ours = fresh
+    rows = [(3, 90, 1.5), (77, 5, 3.5), (78, 5, 4.5), (0, -90, 2.5)]
+    for cell, minutes, speed in rows:
+        theirs.push("pushed", pushed(cell, minutes, speed=speed), to=PushMode.ONLINE)
+
+    async def at_once() -> None:
+        rows_ = [pushed(cell, minutes, speed=speed) for cell, minutes, speed in rows]
+        await asyncio.gather(
+            *(ours.push_async("pushed", row, to=PushMode.ONLINE) for row in rows_[:3]),
+            ours.write_to_online_store_async("place", df=rows_[3]),
+        )
+
+    asyncio.run(at_once())
+    asked = [{"cell": cell} for cell in (0, 3, 77, 78, 99)]
+    expected = answer(theirs, REFS, asked)
+    for store in (ours, store_of(tmp_path / "ours", "ours")):
+        assert answer(store, REFS, asked) == expected
+        assert (
+            asyncio.run(store.get_online_features_async(features=REFS, entity_rows=asked)).to_dict()["speed"][1] == 1.5
+        )
+
+
 def test_views_and_stores_are_deleted(fresh: list[FeatureStore], tmp_path: Path) -> None:
     for store in fresh:
         gone = [store.get_feature_service("all"), store.get_feature_view("drive")]
@@ -452,31 +478,63 @@ def test_a_foreign_log_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_writers_killed_at_fifty_moments_leave_whole_writes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("work", ["push", "publish", "fold"])
+def test_writers_killed_at_fifty_moments_leave_whole_writes(tmp_path: Path, work: str) -> None:
     folder = tmp_path / "online"
     reader, moments, last = OnlineFiles(folder), random.Random(0), 0
-    with writers(folder, "push") as start:
+    with writers(folder, work) as start:
         for _ in range(50):
             writer = start(last + 1)
             until = time.monotonic() + 60
-            while last == version_of(reader, last) and time.monotonic() < until:
+            while last == version_of(reader, work) and time.monotonic() < until:
                 time.sleep(0.001)
             time.sleep(moments.random() * 0.02)
             os.kill(writer, signal.SIGKILL)
-            seen = version_of(reader, last)
+            seen = version_of(reader, work)
             assert seen > last
-            assert version_of(OnlineFiles(folder), last) >= seen
+            assert version_of(OnlineFiles(folder), work) >= seen
             last = seen
+    write_version(tmp_path / "whole", last)
+    OnlineFiles(folder).publish(tmp_path / "whole", "s")
+    assert [path.name for path in folder.glob(".new-*")] == []  # nor does anything of the killed ones stay
 
 
-def version_of(files: OnlineFiles, last: int) -> int:
-    """The version of the rows, after looking that all are of one write."""
-    with files.lock:
-        files.refresh()
-        rows = list(files.table("t").rows.values())
-    if not rows and not last:
-        return 0
-    assert len(rows) == 5
-    values = {row.values["f"] for row in rows}
-    assert len(values) == 1
-    return int(values.pop())
+def version_of(files: OnlineFiles, work: str) -> int:
+    """The version of the rows, after looking that all are of one write; 0 for none."""
+    with files.moment():
+        if work == "publish":
+            views = [base.view for base in files.table("place").bases]
+            values = [view.rows[str(index)] for view in views for index in range(len(view.features))]
+        elif work == "push":
+            values = [float(row.values["f"]) for row in files.table("t").rows.values()]
+        else:
+            source = Source(files.table("t"), folded_view(), ["f"])
+            found = [source.one(pack_key([cell]), [cell]) for cell in range(5)]
+            values = [row.values[0] for row in found if row is not None]
+    seen = np.unique(values)
+    assert len(values) == {"publish": VERSION_FEATURES, "push": 5, "fold": 5}[work] or not len(values)
+    assert seen.size <= 1
+    return int(seen[0]) if seen.size else 0
+
+
+@pytest.mark.parametrize("work", ["publish", "fold"])
+def test_what_is_published_while_a_reader_opens_files_is_taken_up(
+    tmp_path: Path, work: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the opening of the files and of the log, another process goes on."""
+    change = {"publish": publish_version, "fold": fold_version}[work]
+    change(tmp_path, 1)
+    honest = Snapshot.open
+
+    def opened(path: Path) -> Snapshot:
+        found = honest(path)
+        if path.is_relative_to(tmp_path):
+            monkeypatch.setattr(Snapshot, "open", honest)
+            change(tmp_path, 2)
+        return found
+
+    monkeypatch.setattr(Snapshot, "open", opened)
+    reader = OnlineFiles(tmp_path)
+    assert version_of(reader, work) == 2
+    change(tmp_path, 3)
+    assert version_of(reader, work) == 3

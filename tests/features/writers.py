@@ -12,8 +12,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from features.tables import write_version
 
@@ -55,10 +57,46 @@ def push_version(folder: Path, version: int) -> None:
     OnlineFiles(folder).write("t", [(bytes([key]), version, value) for key in range(5)])
 
 
+def publish_version(folder: Path, version: int) -> None:
+    """A snapshot whose every value is its version."""
+    with TemporaryDirectory() as scratch:
+        write_version(Path(scratch, "new"), version)
+        OnlineFiles(folder).publish(Path(scratch, "new"), "s")
+
+
+@cache
+def folded_view() -> Any:
+    """Of the rows that fold_version writes."""
+    from feast import Entity, FeatureView, Field, FileSource
+    from feast.types import Float64, Int64
+    from feast.value_type import ValueType
+
+    return FeatureView(
+        name="t",
+        entities=[Entity(name="cell", value_type=ValueType.INT64)],
+        schema=[Field(name="cell", dtype=Int64), Field(name="f", dtype=Float64)],
+        source=FileSource(name="none", path="none.parquet", timestamp_field="event_timestamp"),
+    )
+
+
+def fold_version(folder: Path, version: int) -> None:
+    """Five rows of one write, whose every value is their version; folded at once."""
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    from fleet_assets.features.online_fold import folded
+    from fleet_assets.features.online_rows import pack_key
+
+    files, value = OnlineFiles(folder), {"f": Value(double_val=version).SerializeToString()}
+    files.write("t", [(pack_key([cell]), version, value) for cell in range(5)])
+    files.fold("t", lambda known, path: folded(folded_view(), known, path))
+
+
 WORK: dict[str, Callable[[Path, int], None]] = {
     "snapshot": write_version,
     "activate": activate_version,
     "push": push_version,
+    "publish": publish_version,
+    "fold": fold_version,
 }
 
 
@@ -66,6 +104,8 @@ def main(path: Path, work: Callable[[Path, int], None]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the killed ones
     with TemporaryDirectory() as scratch:
         write_version(Path(scratch, "warm"), 0)
+        if work in (publish_version, fold_version):  # loads Feast, before the forks
+            work(Path(scratch, "online"), 0)
     for line in sys.stdin:
         child = os.fork()
         if not child:
