@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import shlex
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -56,6 +60,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*experimental:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),
 ]
+PROJECT = Path(__file__).resolve().parents[2]
+EXAMPLE = "car7--20260102T030405Z"
 STARTS = ("2026-01-05T10:00:00Z", "2026-01-05T17:00:00Z")
 
 
@@ -154,6 +160,27 @@ def test_three_ways_to_the_same_features(
     assert offline["features"]["stopping_distance_m"] == pytest.approx(
         row["speed_mps"] * 1.2 + row["speed_mps"] ** 2 / 8
     )
+
+
+def test_what_the_page_says_of_a_vehicle(
+    made: dg.ExecuteInProcessResult, home: Home, lake: Lake, drives: list[str], tmp_path: Path
+) -> None:
+    """The last step of docs/features.md, as it stands there."""
+    page = (PROJECT / "docs/features.md").read_text().split("## On the vehicle\n")[1].split("\n## ")[0]
+    for place, here in (("/var/lib/features", tmp_path), (".fleet", home.root), (EXAMPLE, drives[0])):
+        assert place in page
+        page = page.replace(place, str(here))
+    _, commands, _, program, _ = page.split("```")
+    for line in commands.splitlines()[1:]:
+        called = [sys.executable, "-m", "fleet_assets", *shlex.split(line)[1:]]
+        done = subprocess.run(called, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = {}
+    exec(program.removeprefix("python\n"), said)
+    at = lake.at(said["out"].versions.lakefs_commit)
+    row = at.scan("features.ego_motion", drives=drives[:1], predicate="frame = 7").to_pylist()[0]
+    known = {name: value for name, value in said["values"].items() if not math.isnan(value)}
+    assert known == {name: row[name] for name in said["values"] if row[name] is not None}
 
 
 def test_the_last_health_of_a_vehicle_three_ways(
