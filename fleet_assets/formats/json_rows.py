@@ -72,8 +72,6 @@ def image(data: bytes) -> tuple[bytes, int | None]:
     if not all(isinstance(text, str) for text in (frame, form, content)):
         raise ValueError("its members are no texts")
     image_bytes = base64.b64decode(content, validate=True)  # binascii.Error is a ValueError
-    if t_ns >= 2**31 * 1_000_000_000:
-        raise ValueError("its stamp is none")
     return ros2.compressed_image(t_ns, frame[:_MAX_STRING], form[:_MAX_STRING], image_bytes), t_ns or None
 
 

@@ -103,7 +103,11 @@ class Body:
         return self
 
     def header(self, t_ns: int, frame_id: str) -> Body:
-        return self.put("i", t_ns // 1_000_000_000).put("I", t_ns % 1_000_000_000).string(frame_id)
+        """Raises ValueError for a stamp beyond what a message can carry, 2038."""
+        seconds, rest_ns = divmod(t_ns, 1_000_000_000)
+        if not -(1 << 31) <= seconds < 1 << 31:
+            raise ValueError(f"no message can carry a stamp of {seconds} s")
+        return self.put("i", seconds).put("I", rest_ns).string(frame_id)
 
     def bytes(self) -> bytes:
         return b"\0\1\0\0" + bytes(self._bytes)

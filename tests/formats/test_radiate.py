@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -128,6 +129,20 @@ def test_what_does_not_match_is_refused(sample: Sample) -> None:
         "/gps/imu/fix": 198,
         "/labels": 2,
     }
+
+
+@pytest.mark.parametrize(("sensor", "topic"), [("zed_left", "/camera/left"), ("velo_lidar", "/lidar")])
+def test_a_stamp_that_no_message_can_carry_costs_its_file_alone(sample: Sample, sensor: str, topic: str) -> None:
+    index = sample.files.root / f"data/tiny/{sensor}.txt"
+    first, *others = index.read_text().splitlines()
+
+    def found(seconds: int) -> tuple[int, int]:
+        index.write_text("\n".join([re.sub(r"Time: \d+", f"Time: {seconds}", first), *others]))
+        reader = RadiateReader(sample.files)
+        return everything(reader)[topic], account(reader).get((topic, "the file cannot be read"), 0)
+
+    taken, refused = found((1 << 31) - 1)
+    assert found(1 << 31) == (taken - 1, refused + 1)
 
 
 def test_only_delivered_files_count(sample: Sample) -> None:

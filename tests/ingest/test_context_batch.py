@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import dagster as dg
 import h3
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from formats.samples import write_mcap
 
 from fleet_assets.capture.deliver import deliver
 from fleet_assets.formats import ros2
+from fleet_assets.ingest import assets
 from fleet_assets.ingest.batch import ingest_batch
 from fleet_assets.ingest.context_batch import context_batch, joined
 from fleet_assets.lake.lake import Lake
@@ -87,6 +89,9 @@ def test_context_is_published_with_its_sources_and_anew_when_a_file_changes(inst
     assert second.published is not None
     (row,) = lake.at(second.published.commit_id).scan("ingest.context").to_pylist()
     assert (row["vehicle_model"], row["contradictions"], row["weather"]) == (None, 1, "fog")
+    warned = assets._joined(lake.at())  # of the only drive, the model is no longer known
+    assert (warned.passed, warned.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "vehicle_model 0% of at least 50%" in (warned.description or "")
     (contradiction,) = (
         lake.at()
         .query("SELECT field, source, value, detail FROM ingest.context_claims WHERE NOT agrees", limit=9)
