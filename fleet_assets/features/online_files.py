@@ -221,8 +221,11 @@ class OnlineFiles:
         with open(self.folder / "log", "rb") as file:
             if os.fstat(file.fileno()).st_ino != self._inode:
                 return True
-            if self._read_to == 0 and file.read(len(_MAGIC)) != _MAGIC:
+            head = file.read(len(_MAGIC))
+            if not _MAGIC.startswith(head):
                 raise FleetError(f"{self.folder}/log is no log of an online store", remedy="Restore the folder.")
+            if head != _MAGIC:  # somebody is about to write the first record, or was killed before
+                return False
             file.seek(max(self._read_to, len(_MAGIC)))
             data = file.read()
         at, changed = 0, False

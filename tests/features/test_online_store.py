@@ -34,7 +34,7 @@ from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Bool, Float32, Float64, Int32, Int64, String, UnixTimestamp
 from feast.value_type import ValueType
 from features.tables import VERSION_FEATURES, write_version
-from features.writers import fold_version, folded_view, publish_version, writers
+from features.writers import fold_version, folded_view, publish_version, push_version, writers
 
 from fleet_assets.edge.snapshot import Snapshot
 from fleet_assets.errors import FleetError
@@ -475,6 +475,15 @@ def test_a_foreign_log_is_refused(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"something else, and long")
     with pytest.raises(FleetError, match="no log of an online store"):
         OnlineFiles(tmp_path).refresh()
+
+
+@pytest.mark.parametrize("begun", [b"", b"FLT"])
+def test_a_log_whose_first_record_is_on_its_way_is_none_yet(tmp_path: Path, begun: bytes) -> None:
+    (tmp_path / "log").write_bytes(begun)
+    reader = OnlineFiles(tmp_path)
+    assert version_of(reader, "push") == 0
+    push_version(tmp_path, 7)
+    assert version_of(reader, "push") == version_of(OnlineFiles(tmp_path), "push") == 7
 
 
 @pytest.mark.slow

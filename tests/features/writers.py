@@ -30,7 +30,12 @@ def writers(path: Path, work: str = "snapshot") -> Iterator[Callable[[int], int]
     command = [sys.executable, "-m", "features.writers", str(path), work]
     tests = str(Path(__file__).parents[1])
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": tests}
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": tests},
+        start_new_session=True,
     ) as server:
         assert server.stdin is not None
         assert server.stdout is not None
@@ -41,8 +46,10 @@ def writers(path: Path, work: str = "snapshot") -> Iterator[Callable[[int], int]
             stdin.flush()
             return int(stdout.readline())
 
-        yield start
-        stdin.close()
+        try:
+            yield start
+        finally:  # a writer that its test did not come to kill would write for ever
+            os.killpg(server.pid, signal.SIGKILL)
 
 
 def activate_version(root: Path, version: int) -> None:
