@@ -46,16 +46,6 @@ def view(
     return SnapshotView(name, 1, keys, LIVE[name].FEATURES, rows_, ttl_ns, in_bundle(name)["identity"])
 
 
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
-    return SigningKey.create(tmp_path_factory.mktemp("keys") / "key", "a passphrase for tests")
-
-
-@pytest.fixture(scope="module")
-def ring(key: SigningKey) -> KeyRing:
-    return KeyRing([key.public])
-
-
 def made(
     folder: Path, key: SigningKey, *views: SnapshotView, kernels: Any = KERNELS, on_demand: Any = DECLARED
 ) -> Path:

@@ -25,16 +25,6 @@ from fleet_assets.features.snapshot_build import EVENT_TIME, SnapshotView
 from fleet_assets.signing.keys import KeyRing, SigningKey
 
 
-@pytest.fixture(scope="session")
-def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
-    return SigningKey.create(tmp_path_factory.mktemp("keys") / "key", "a passphrase for tests")
-
-
-@pytest.fixture(scope="session")
-def ring(key: SigningKey) -> KeyRing:
-    return KeyRing([key.public])
-
-
 def made(folder: Path, key: SigningKey, *views: SnapshotView) -> Path:
     """A bundle of these views in folder."""
     built(folder.with_suffix(".snapshot"), *views)
