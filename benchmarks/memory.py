@@ -1,9 +1,9 @@
 """Memory of all processes together while recordings of growing size are ingested and synchronised: it must not grow with them.
 
-In: nothing, or sizes in GB instead of 1, 5 and 20. Out: a row per size with the seconds that it took; in `peak_mib`, the largest
-sum of all processes' memory (PSS: what several share counts once) of this process, lakeFS, Spark and its Python workers, the
-supervisor and Dagster's servers; in its note, each at its own most. Recordings are made on the fly, and each is removed before
-the next.
+In: nothing, or sizes in GB instead of 1, 5 and 20. Out: a row per size, of the dense and of the standard set-up, which is some
+forty times as long for its bytes, with the seconds that it took; in `peak_mib`, the largest sum of all processes' memory (PSS:
+what several share counts once) of this process, lakeFS, Spark and its Python workers, the supervisor and Dagster's servers; in
+its note, each at its own most. Recordings are made on the fly, and each is removed before the next.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -28,13 +29,19 @@ from fleet_assets.services.home import Home
 from fleet_assets.synchronise.batch import synchronise_batch
 
 _SIZES_GB = (1.0, 5.0, 20.0)
+_SETUPS = {"dense": recordings.DENSE, "standard": recordings.STANDARD}
 _PROBE_S = 30.0
 _EVERY_S = 0.5
 
 
 def rows(options: Options) -> list[Row]:
-    """A short recording first, so that what a process takes once is there. Raises FleetError when the disk has no room."""
+    """Each set-up in an installation of its own. Raises FleetError when the disk has no room."""
     sizes = options.sizes or _SIZES_GB
+    return [row for name, setup in _SETUPS.items() for row in _of_setup(name, setup, sizes)]
+
+
+def _of_setup(name: str, setup: recordings.Setup, sizes: Sequence[float]) -> Iterator[Row]:
+    """A short recording first, so that what a process takes once is there."""
     with installation(["lakefs", "spark", "webserver", "daemon"]) as home:
         free = shutil.disk_usage(home.root).free
         # As landed, and in the lake: in parts at first, beside the earlier ones.
@@ -43,20 +50,22 @@ def rows(options: Options) -> list[Row]:
             raise FleetError(
                 f"{free / 1e9:.0f} GB are free where {needed / 1e9:.0f} GB are needed", remedy="Give smaller sizes."
             )
-        probe = _made(home, _PROBE_S, "probe")
+        probe = _made(home, _PROBE_S, setup, "probe")
         bytes_per_s = probe.stat().st_size / _PROBE_S
         _carry(home, probe)
-        return [_row(home, size, number, bytes_per_s) for number, size in enumerate(sizes)]
+        for number, size in enumerate(sizes):
+            seconds = size * 1e9 / bytes_per_s
+            path = _made(home, seconds, setup, f"bench{number}")
+            yield _row(home, path, f"{size:g} GB, {name}, {seconds / 60:.0f} minutes")
 
 
-def _row(home: Home, size_gb: float, number: int, bytes_per_s: float) -> Row:
-    path = _made(home, size_gb * 1e9 / bytes_per_s, f"bench{number}")
+def _row(home: Home, path: Path, work: str) -> Row:
     began = time.perf_counter()
     with Watch(home) as watch:
         _carry(home, path)
     seconds = time.perf_counter() - began
     told = ", ".join(f"{name} {part / 2**20:.0f}" for name, part in sorted(watch.peaks.items()))
-    return peak_row(f"{size_gb:g} GB", seconds, watch, f"each at its own most, MiB: {told}")
+    return peak_row(work, seconds, watch, f"each at its own most, MiB: {told}")
 
 
 def peak_row(work: str, seconds: float, watch: Watch, note: str) -> Row:
@@ -66,11 +75,11 @@ def peak_row(work: str, seconds: float, watch: Watch, note: str) -> Row:
     return {"work": work, "ours_s": seconds, "peers_s": {}, "floor_s": None, "peak_mib": peak_mib, "note": note}
 
 
-def _made(home: Home, seconds: float, vehicle: str) -> Path:
+def _made(home: Home, seconds: float, setup: recordings.Setup, vehicle: str) -> Path:
     """A recording where the vehicle uploads to, so that delivering it copies nothing."""
     path = home.landing / vehicle / "drive.mcap"
     path.parent.mkdir(parents=True)
-    recordings.write(path, seconds, vehicle=vehicle)
+    recordings.write(path, seconds, setup, vehicle=vehicle)
     return path
 
 
