@@ -75,6 +75,10 @@ class DriveEvaluation:
     def __init__(self, contract: HasRules, *, blocking: bool = True) -> None:
         self._tallies = [_Tally(rule) for rule in contract.rules if rule.scope == "drive" and rule.blocking == blocking]
 
+    @property
+    def rules(self) -> list[Rule]:
+        return [tally.rule for tally in self._tallies]
+
     def observe(self, rows: pa.Table) -> None:
         for tally in self._tallies:
             _count(tally, rows)

@@ -6,7 +6,7 @@ In: input tables at one commit, and a function from one drive's rows to rows of 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,11 @@ class DriveItem:
         return self.rows * _ROW_BYTES
 
 
+# Rows of tables, each in pieces, so that those of a long drive are never all there at once.
+Made = Mapping[str, Iterable[pa.Table]]
 # (snapshot, drive, its rows of the inputs) -> (rows of other tables, why the drive is quarantined; empty when it is not).
 # A module's function, for it is pickled.
-Make = Callable[[Snapshot, str, Mapping[str, pa.Table]], tuple[Mapping[str, pa.Table], list[str]]]
+Make = Callable[[Snapshot, str, Mapping[str, pa.Table]], tuple[Made, list[str]]]
 
 
 def input_versions(known: Mapping[tuple[str, str], Version], drive: str, inputs: Sequence[str]) -> dict[str, str]:
@@ -66,6 +68,25 @@ def derivable(
 
 
 @dataclass(frozen=True)
+class DriveRows(Mapping[str, pa.Table]):
+    """A drive's rows by table. They are read whenever they are asked for, and not kept: what a drive takes of memory is for
+    the function that makes something of it to say. columns: by table; None: all."""
+
+    snapshot: Snapshot
+    drive_id: str
+    columns: Mapping[str, Sequence[str] | None]
+
+    def __getitem__(self, table: str) -> pa.Table:
+        return self.snapshot.scan(table, self.columns[table], drives=[self.drive_id])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+
+@dataclass(frozen=True)
 class DeriveWork:
     """What a task does; pickled."""
 
@@ -81,17 +102,11 @@ class DeriveWork:
         with tempfile.TemporaryDirectory(dir=home.scratch, prefix="derive-") as scratch:
             spools = []
             for number, item in enumerate(sorted(items, key=lambda item: item.drive_id)):
-                made, faults = self.make(
-                    snapshot,
-                    item.drive_id,
-                    {
-                        name: snapshot.scan(name, columns, drives=[item.drive_id])
-                        for name, columns in self.inputs.items()
-                    },
-                )
+                made, faults = self.make(snapshot, item.drive_id, DriveRows(snapshot, item.drive_id, self.inputs))
                 spool = Spool(Path(scratch, str(number)))
-                for name, rows in made.items():
-                    spool.append(name, rows)
+                for name, pieces in made.items():
+                    for rows in pieces:
+                        spool.append(name, rows)
                 spool.close()
                 spools.append(spool)
                 status: DriveStatus = "quarantined" if faults else "published"

@@ -6,8 +6,8 @@ and in a Spark task.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
@@ -16,17 +16,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fleet_assets.contracts.loader import StreamContract, load_tables
+from fleet_assets.lake.derive import Made
 from fleet_assets.synchronise.clock import NO_TIME, Evidence, Motion, estimate
 from fleet_assets.synchronise.clock_model import LAST_NS, ClockModel, Clocks, Stamps, on_reference
-from fleet_assets.synchronise.frames import Channel, Frames, ego_motion, key_frames, match, required
+from fleet_assets.synchronise.frames import Channel, Frames, ego_motion, kept, key_frames, match, required
 from fleet_assets.synchronise.limits import Fault, broken_rules, out_of_bounds
 from fleet_assets.synchronise.logger import Followed, follow
 from fleet_assets.synchronise.phase import phase_of, reference_camera, with_phase
-from fleet_assets.synchronise.policy import ORIENTATION, Alignment, Policy, Source
+from fleet_assets.synchronise.policy import ORIENTATION, Alignment, Source
 
 INPUTS = ("ingest.messages", "ingest.imu", "ingest.poses", "ingest.gnss", "ingest.bus_signals")
+CLOCK_MODELS, QUARANTINE = "synchronise.clock_models", "synchronise.quarantine"
 FRAMES, MATCHES = "synchronise.frames", "synchronise.matches"
-OUTPUTS = ("synchronise.clock_models", FRAMES, MATCHES, "synchronise.quarantine")
+OUTPUTS = (CLOCK_MODELS, FRAMES, MATCHES, QUARANTINE)
 _KEYS = ("stream", "sequence", "t_device_ns", "t_host_ns")
 _OF_TABLE = {"ingest.gnss": ("t_gnss_ns",), "ingest.bus_signals": ("signal", "value")}
 
@@ -53,12 +55,62 @@ def synchronise_drive(
     day: date,
     streams: Mapping[str, StreamContract],
     alignment: Alignment,
-) -> dict[str, pa.Table]:
-    """tables: the drive's rows of INPUTS, with `input_columns`. streams: contracts by name. Gives rows of OUTPUTS, with the
-    contract's schemas.
-
-    A drive that is out of bounds has rows in synchronise.quarantine, and neither frames nor matches.
+) -> tuple[Made, list[Fault]]:
+    """tables: the drive's rows of INPUTS, with `input_columns`; each is asked for once. streams: contracts by name. Gives rows
+    of OUTPUTS, with the contract's schemas, those of matches a channel at a time; and why the drive is out of bounds: then it
+    has rows in synchronise.quarantine, and neither frames nor matches.
     """
+    models, channels = _on_one_clock(tables, streams, alignment)
+    frames, needed = key_frames(channels, alignment), required(channels, alignment)
+    constants = {"drive_id": drive_id, "day": day}
+    motions = [ego_motion(frames, channels, alignment, policy) for policy in alignment.policies]
+    aligned = _Aligned(frames, channels, alignment, motions, constants)
+    told: Made = {
+        CLOCK_MODELS: [_rows(CLOCK_MODELS, models, constants)],
+        FRAMES: [aligned.frame_rows(number, needed) for number in range(len(motions))],
+    }
+    of_first_policy = next(iter(told[FRAMES]))
+    faults = out_of_bounds(models, of_first_policy, needed, alignment.limits)
+    faults += broken_rules({**told, MATCHES: aligned.match_rows()})
+    kept_rows: Made = {FRAMES: [], MATCHES: []} if faults else {MATCHES: aligned.match_rows()}
+    return {**told, **kept_rows, QUARANTINE: [_rows(QUARANTINE, faults, constants)]}, faults
+
+
+@dataclass(frozen=True)
+class _Aligned:
+    """Frames and channels on one clock. motions: of the frames, by policy."""
+
+    frames: Frames
+    channels: Mapping[str, Channel]
+    alignment: Alignment
+    motions: Sequence[Mapping[str, np.ndarray]]
+    constants: Mapping[str, Any]
+
+    def frame_rows(self, number: int, needed: Sequence[str]) -> pa.Table:
+        """Rows of synchronise.frames under a policy. needed: channels that a complete frame has a match of."""
+        matches = {name: self._matches(number, name) for name in needed}
+        return self._table(FRAMES, _frames(self.frames, self.motions[number], matches), number)
+
+    def match_rows(self) -> Iterator[pa.Table]:
+        """Rows of synchronise.matches, of one channel under one policy at a time: there are many more than of anything else."""
+        frame = np.arange(self.frames.count)
+        for number in range(len(self.motions)):
+            for name in sorted(self.channels):
+                yield self._table(MATCHES, {**self._matches(number, name), "frame": frame}, number)
+
+    def _matches(self, number: int, name: str) -> Mapping[str, Any]:
+        policy = self.alignment.policies[number]
+        return match(self.frames, self.channels[name], self.alignment, policy, self.motions[number])
+
+    def _table(self, name: str, columns: Mapping[str, Any], number: int) -> pa.Table:
+        constants = {**self.constants, "policy": self.alignment.policies[number].name}
+        return _table(name, columns, constants, self.frames.count)
+
+
+def _on_one_clock(
+    tables: Mapping[str, pa.Table], streams: Mapping[str, StreamContract], alignment: Alignment
+) -> tuple[list[ClockModel], dict[str, Channel]]:
+    """Clock models as they hold for the recorded stamps, and the streams on the reference clock."""
     rows = _by_stream(tables)
     followed, gnss_time = _stamps_of(rows, streams)
     evidence = _evidence(rows, followed.streams, gnss_time, alignment)
@@ -67,36 +119,7 @@ def synchronise_drive(
     channels = {
         name: _channel(table, streams[name], evidence.streams[name], clocks, alignment) for name, table in rows.items()
     }
-    frames = key_frames(channels, alignment)
-    made = [_by_policy(frames, channels, alignment, policy, drive_id, day) for policy in alignment.policies]
-    models = _with_phases(clocks.models, channels, alignment)
-    constants = {"drive_id": drive_id, "day": day}
-    found = {
-        "synchronise.clock_models": _rows("synchronise.clock_models", followed.recorded(models), constants),
-        FRAMES: pa.concat_tables([frame_rows for frame_rows, _ in made]),
-        MATCHES: pa.concat_tables([match_rows for _, match_rows in made]),
-    }
-    faults = out_of_bounds(models, made[0][0], required(channels, alignment), alignment.limits) + broken_rules(found)
-    if faults:
-        found |= {name: found[name].slice(0, 0) for name in (FRAMES, MATCHES)}
-    return {**found, "synchronise.quarantine": _rows("synchronise.quarantine", faults, constants)}
-
-
-def _by_policy(
-    frames: Frames,
-    channels: Mapping[str, Channel],
-    alignment: Alignment,
-    policy: Policy,
-    drive_id: str,
-    day: date,
-) -> tuple[pa.Table, pa.Table]:
-    """Rows of synchronise.frames and synchronise.matches under one policy."""
-    motion = ego_motion(frames, channels, alignment, policy)
-    matches = {name: match(frames, channel, alignment, policy, motion) for name, channel in channels.items()}
-    constants = {"drive_id": drive_id, "day": day, "policy": policy.name}
-    needed = {name: matches[name] for name in required(channels, alignment)}
-    rows = _table("synchronise.frames", _frames(frames, motion, needed), constants, frames.count)
-    return rows, _match_rows(matches, constants, frames.count)
+    return followed.recorded(_with_phases(clocks.models, channels, alignment)), channels
 
 
 def _with_phases(
@@ -124,7 +147,9 @@ def _by_stream(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
         table = tables[name]
         for stream in sorted(pc.unique(table["stream"]).to_pylist()):
             rows = table.filter(pc.equal(table["stream"], stream)).drop_columns(["stream"])
-            found[stream] = rows if _is_sorted(rows["sequence"].to_numpy()) else rows.sort_by("sequence")
+            if not _is_sorted(rows["sequence"].to_numpy()):
+                rows = rows.sort_by("sequence")
+            found[stream] = rows.combine_chunks()  # so that its columns are arrays as they lie there
     return dict(sorted(found.items()))
 
 
@@ -176,7 +201,9 @@ def _motion(source: Source, rows: Mapping[str, pa.Table], stamps: Mapping[str, S
     known = np.isfinite(values)
     if source.signal is not None:
         known &= pc.equal(table["signal"], source.signal).to_numpy()
-    return Motion(source.stream, stamps[source.stream].t_ns[known], values[known]) if known.sum() > 1 else None
+    if known.sum() < 2:
+        return None
+    return Motion(source.stream, kept(stamps[source.stream].t_ns, known), kept(values, known))
 
 
 def _channel(
@@ -213,12 +240,16 @@ def _arrival_ns(stamps: Stamps, clocks: Clocks) -> np.ndarray | None:
 
 
 def _values(table: pa.Table, contract: StreamContract, alignment: Alignment) -> dict[str, np.ndarray]:
-    """What ego motion may be taken from: float64 columns; of a bus, its signals, NaN in rows of other signals."""
+    """What ego motion may be taken from: float64 columns; of a bus, signals, NaN in rows of other signals."""
     if contract.kind == "bus":
         value = _floats(table, "value")
+        named = {
+            source.signal for sources in alignment.ego.values() for source in sources if source.stream == contract.name
+        }
         return {
             signal: np.where(pc.equal(table["signal"], signal).to_numpy(), value, np.nan)
             for signal in pc.unique(table["signal"]).to_pylist()
+            if signal in named
         }
     return {column: _floats(table, column) for column in _value_columns(contract.name, alignment)}
 
@@ -259,13 +290,3 @@ def _table(name: str, columns: Mapping[str, Any], constants: Mapping[str, Any], 
 def _rows(name: str, found: Sequence[ClockModel] | Sequence[Fault], constants: Mapping[str, Any]) -> pa.Table:
     schema = load_tables()[name].arrow_schema
     return pa.Table.from_pylist([{**constants, **asdict(row)} for row in found], schema=schema)
-
-
-def _match_rows(matches: Mapping[str, Mapping[str, Any]], constants: Mapping[str, Any], count: int) -> pa.Table:
-    frame = np.arange(count)
-    parts = [
-        _table("synchronise.matches", {**columns, "frame": frame}, constants, count)
-        for _, columns in sorted(matches.items())
-    ]
-    schema = load_tables()["synchronise.matches"].arrow_schema
-    return pa.concat_tables(parts) if parts else schema.empty_table()

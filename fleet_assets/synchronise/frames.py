@@ -46,8 +46,13 @@ class Channel:
 
     def only(self, rows: np.ndarray) -> Channel:
         """rows: bool. Of a channel whose clock is known."""
-        arrival = None if self.t_arrival_ns is None else self.t_arrival_ns[rows]
-        return Channel(self.contract, self.sequence[rows], self.known_t_ns[rows], arrival, {})
+        arrival = None if self.t_arrival_ns is None else kept(self.t_arrival_ns, rows)
+        return Channel(self.contract, kept(self.sequence, rows), kept(self.known_t_ns, rows), arrival, {})
+
+
+def kept(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Of the rows, bool; not copied where that is all of them, for a long drive has millions."""
+    return values if rows.all() else values[rows]
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def ego_motion(
             support = channel.only(known)
             before, after = _support(frames, support, alignment, policy)
             share = align.shares(frames.t_ns, support.known_t_ns, before, after)
-            motion[name] = align.interpolate(values[known], before, after, share)
+            motion[name] = align.interpolate(kept(values, known), before, after, share)
             break
     return motion | _orientation(frames, channels, alignment, policy)
 
@@ -137,13 +142,14 @@ def _orientation(
         channel = channels.get(name)
         if channel is None or channel.t_ns is None:
             continue
-        quaternions = np.stack([channel.values[part] for part in ORIENTATION])
+        parts = [channel.values[part] for part in ORIENTATION]
         # All zero is how a driver says that it has no orientation.
-        known = np.isfinite(quaternions).all(axis=0) & quaternions.any(axis=0)
+        known = np.logical_and.reduce([np.isfinite(part) for part in parts])
+        known &= np.logical_or.reduce([part != 0 for part in parts])
         if known.any():
             support = channel.only(known)
             before, after = _support(frames, support, alignment, policy)
-            x, y, z, w = quaternions[:, known]
+            x, y, z, w = (kept(part, known) for part in parts)
             turns = align.slerp(
                 (x, y, z, w), before, after, align.shares(frames.t_ns, support.known_t_ns, before, after)
             )

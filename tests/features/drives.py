@@ -8,16 +8,14 @@ from pathlib import Path
 
 import pyarrow as pa
 from ingest.decoding import START, decode, tables
+from synchronise import drives
 
 from fleet_assets.capture.drive_key import DriveKey
-from fleet_assets.contracts.loader import load_streams
 from fleet_assets.features.policy import load_live_policy
 from fleet_assets.features.replay import replay_drive
 from fleet_assets.formats.mcap_scan import decompress
 from fleet_assets.ingest.decode import DecodedDrive
 from fleet_assets.simulate.drives import write_drive
-from fleet_assets.synchronise.drive import synchronise_drive
-from fleet_assets.synchronise.policy import load_alignment
 
 
 def generated(
@@ -32,11 +30,7 @@ def generated(
 
 def synchronised(decoded: DecodedDrive) -> dict[str, pa.Table]:
     """All tables that features are made from."""
-    ingested = tables(decoded)
-    drive_id = decoded.item.drive_id
-    return ingested | synchronise_drive(
-        ingested, drive_id, DriveKey.parse(drive_id).day, load_streams(), load_alignment()
-    )
+    return tables(decoded) | drives.synchronised(decoded)
 
 
 def payload_of(decoded: DecodedDrive) -> Callable[[pa.Table], Iterator[tuple[int, bytes]]]:

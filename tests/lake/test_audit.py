@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ from recordings import land
 
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.ingest.batch import ingest_batch
+from fleet_assets.lake import audit
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.transaction import AuditFailed
 from fleet_assets.services.home import Home
@@ -85,6 +87,21 @@ def test_a_row_that_breaks_a_row_rule_never_reaches_main(audited: Lake) -> None:
     with pytest.raises(AuditFailed, match=r"accel.*1 rows, first .*1000000\.0") as caught:
         publish(audited, [A], run_id="run1", count=4, before_leaving=lambda tx: tx.append(IMU, bad))
     assert set(caught.value.failures) == {IMU}
+    assert audited.at().commit_id == before
+
+
+def test_many_rows_are_judged_by_spark(audited: Lake, spark_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = audited.at().commit_id
+    bad = rows(IMU, A, 5, 1.0).slice(3)
+    index = bad.schema.get_field_index("accel_x_mps2")
+    bad = bad.set_column(index, bad.schema.field(index), pa.array([0.0, 1e6]))
+    monkeypatch.setattr(audit, "LOCAL_ROWS", 5)
+    with pytest.raises(AuditFailed) as caught:
+        publish(audited, [A], run_id="run1", count=4, before_leaving=lambda tx: tx.append(IMU, bad))
+    assert set(caught.value.failures) == {IMU}
+    out_of_range, twice = sorted(caught.value.failures[IMU])
+    assert re.search(r"accel.*1 rows, first .*1000000\.0", out_of_range)
+    assert re.search(r"key is unique: 2 rows, first .*'sequence': 3", twice)
     assert audited.at().commit_id == before
 
 

@@ -12,27 +12,19 @@ import numpy as np
 import pytest
 from ingest.decoding import decode, faults, ledger, reasons, streams, tables
 from simulate.conftest import SENT, START, decoded_with, write
-from synchronise.drives import MS, SECOND, clocks, frames
+from synchronise.drives import MS, SECOND, clocks, frames, synchronised
 
-from fleet_assets.capture.drive_key import DriveKey
-from fleet_assets.contracts.loader import Scope, load_streams, load_tables
+from fleet_assets.contracts.loader import Scope, load_tables
 from fleet_assets.contracts.rules import evaluate
 from fleet_assets.errors import FleetError
 from fleet_assets.formats.reader import RecordingFiles, open_recording
 from fleet_assets.ingest.decode import WHOLE_RECORDING, DecodedDrive
 from fleet_assets.simulate.drives import FAULTS, write_drive
-from fleet_assets.synchronise.drive import synchronise_drive
-from fleet_assets.synchronise.policy import load_alignment
 from fleet_assets.train.recordings import frames_of_recordings
 
 T0_NS = int(START.timestamp()) * SECOND
 SCOPES: tuple[Scope, ...] = ("row", "drive", "table")
 Clean = tuple[DecodedDrive, dict[str, Any]]
-
-
-def synchronised(decoded: DecodedDrive) -> dict[str, Any]:
-    key = DriveKey.parse(decoded.item.drive_id)
-    return synchronise_drive(tables(decoded), str(key), key.day, load_streams(), load_alignment())
 
 
 def published(decoded: DecodedDrive) -> dict[str, int]:

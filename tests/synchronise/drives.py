@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from ingest.decoding import tables
 
+from fleet_assets.capture.drive_key import DriveKey
 from fleet_assets.contracts.loader import StreamContract, load_streams, load_tables
+from fleet_assets.ingest.decode import DecodedDrive
 from fleet_assets.synchronise.drive import INPUTS, synchronise_drive
 from fleet_assets.synchronise.policy import Alignment, Limits, load_alignment
 
@@ -47,11 +50,29 @@ def synchronise(
             [schema.empty_table(), *(table for table in tables if table.schema.equals(schema))]
         )
     assert sum(table.num_rows for table in inputs.values()) == sum(table.num_rows for table in tables)
-    found = synchronise_drive(inputs, DRIVE, DAY, streams or load_streams(), alignment or UNBOUNDED)
+    found = _whole(inputs, DRIVE, streams=streams, alignment=alignment or UNBOUNDED)
     for name, table in found.items():
         assert table.schema.equals(load_tables()[name].arrow_schema), name
         table.validate(full=True)
     return found
+
+
+def _whole(
+    inputs: Mapping[str, pa.Table],
+    drive_id: str,
+    *,
+    streams: Mapping[str, StreamContract] | None = None,
+    alignment: Alignment | None = None,
+) -> dict[str, pa.Table]:
+    """Rows of synchronise's tables as a whole, which it makes in pieces."""
+    day = DriveKey.parse(drive_id).day
+    made, _ = synchronise_drive(inputs, drive_id, day, streams or load_streams(), alignment or load_alignment())
+    return {name: pa.concat_tables([load_tables()[name].arrow_schema.empty_table(), *made[name]]) for name in made}
+
+
+def synchronised(decoded: DecodedDrive) -> dict[str, pa.Table]:
+    """A decoded drive's tables of synchronise, by the contracts and the policy that come with the product."""
+    return _whole(tables(decoded), decoded.item.drive_id)
 
 
 def clocks(found: dict[str, pa.Table]) -> dict[str, list[dict[str, Any]]]:

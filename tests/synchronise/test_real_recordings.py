@@ -10,20 +10,13 @@ import pyarrow.compute as pc
 import pytest
 from formats.shared_data import shared
 from ingest.decoding import decode, ledger, reasons, streams, tables
-from synchronise.drives import MS, SECOND, clocks, frames, matches
+from synchronise.drives import MS, SECOND, clocks, frames, matches, synchronised
 
-from fleet_assets.capture.drive_key import DriveKey
 from fleet_assets.contracts.loader import load_streams
 from fleet_assets.ingest.decode import DecodedDrive
-from fleet_assets.synchronise.drive import synchronise_drive
 from fleet_assets.synchronise.policy import load_alignment
 
 pytestmark = pytest.mark.slow
-
-
-def synchronise(decoded: DecodedDrive) -> dict[str, pa.Table]:
-    drive_id = decoded.item.drive_id
-    return synchronise_drive(tables(decoded), drive_id, DriveKey.parse(drive_id).day, load_streams(), load_alignment())
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +46,7 @@ def test_radiate_is_accepted_and_what_does_not_match_is_refused(radiate: Decoded
 
 
 def test_radiate_tells_no_offset_and_matches_what_overlaps(radiate: DecodedDrive) -> None:
-    found = synchronise(radiate)
+    found = synchronised(radiate)
     models = clocks(found)
     for stream in ("gps_imu", "gps_imu_fix"):
         (model,) = models[stream]
@@ -110,7 +103,7 @@ def test_canedge_is_one_drive_and_garbage_is_refused(canedge: DecodedDrive) -> N
 
 
 def test_canedge_goes_to_utc_by_gnss(canedge: DecodedDrive) -> None:
-    models: dict[str, list[dict[str, Any]]] = clocks(synchronise(canedge))
+    models: dict[str, list[dict[str, Any]]] = clocks(synchronised(canedge))
     assert set(models) == {"imu", "gnss", "bus_can"}
     for (model,) in models.values():
         assert (model["status"], model["method"], model["clock"]) == ("ok", "reference", "host")
@@ -120,7 +113,7 @@ def test_canedge_goes_to_utc_by_gnss(canedge: DecodedDrive) -> None:
 
 
 def test_canedge_has_no_motion_inside_gaps(canedge: DecodedDrive) -> None:
-    found = synchronise(canedge)
+    found = synchronised(canedge)
     (model,) = clocks(found)["imu"]
     rows = frames(found)
     frame_ns = np.array([row["t_ns"] for row in rows])
