@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -69,6 +70,13 @@ class Domain:
     def relied_on(self) -> bool:
         """Whether anything may be: no if a condition was not judged."""
         return not self.not_judged
+
+    def to_document(self) -> dict[str, Any]:
+        return {
+            "relied_on": self.relied_on,
+            "conditions_not_judged": dict(self.not_judged),
+            "not_to_be_relied_on": [dict(slice_) for slice_ in self.excluded],
+        }
 
     def holds(self, found: Objects) -> np.ndarray:
         """bool [n]: objects that may be relied on."""

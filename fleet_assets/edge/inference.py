@@ -77,9 +77,11 @@ def _rounded(value: float) -> float | None:
 
 @dataclass
 class Report:
-    """Of a drive. start_ms: from the command's begin until the first message could be taken. model_ms, outside_ms: per frame.
-    left_out: key records that made no frame. fault: why the recording ended early."""
+    """Of a drive. domain: where in it the release may be relied on. start_ms: from the command's begin until the first message
+    could be taken. model_ms, outside_ms: per frame. left_out: key records that made no frame. fault: why the recording ended
+    early."""
 
+    domain: Domain
     start_ms: float = 0.0
     frames: int = 0
     objects: int = 0
@@ -104,7 +106,7 @@ class Report:
         return {
             "start_ms": round(self.start_ms, 1), "frames": self.frames, "objects": self.objects,
             "objects_relied_on": self.objects_relied_on, "left_out": self.left_out, "fault": self.fault,
-            "model_ms": of(self.model_ms), "outside_ms": of(self.outside_ms),
+            "model_ms": of(self.model_ms), "outside_ms": of(self.outside_ms), **self.domain.to_document(),
         }  # fmt: skip
 
 
@@ -156,11 +158,10 @@ def decisions(
     topics: list[str],
     model: Model,
     context: Context,
-    domain: Domain,
     report: Report,
 ) -> Iterator[Decision]:
-    """topics: of the vehicle. messages: live, or of a recording. domain: of the release in this drive. report: is filled. Raises
-    FleetError where the messages do."""
+    """topics: of the vehicle. messages: live, or of a recording. report: of this drive; is filled. Raises FleetError where the
+    messages do."""
     assembler = Assembler(model.description.rig, topics)
     memory = Memory(model.lag)
 
@@ -173,10 +174,10 @@ def decisions(
         after = time.perf_counter()
         memory.keep(frame.t_ns, known, outputs.memory)
         found = model.found(outputs)
-        relied_on = domain.holds(found)
+        relied_on = report.domain.holds(found)
         done = time.perf_counter()
         decision = Decision(
-            report.frames, frame, known, found, domain.relied_on, relied_on,
+            report.frames, frame, known, found, report.domain.relied_on, relied_on,
             1e3 * (after - before), 1e3 * (spent + before - begun + done - after),
         )  # fmt: skip
         report.add(decision)
@@ -218,11 +219,11 @@ def infer(
     model = Model.open(slot / "model")
     warm(model)
     context = Context.open(slot, source.name)
-    report = Report(start_ms=1e3 * (time.perf_counter() - begun_s))
+    start_ms = 1e3 * (time.perf_counter() - begun_s)  # a live stream may keep us waiting from here on
+    report = Report(domain_of(source.context), start_ms)
     try:
-        domain = domain_of(source.context)
         with open(log, "w", encoding="utf-8", buffering=1) as lines:
-            for decision in decisions(source.messages(), source.topics, model, context, domain, report):
+            for decision in decisions(source.messages(), source.topics, model, context, report):
                 lines.write(decision.line() + "\n")
     except OSError as error:
         raise FleetError(f"Cannot write {log}: {error.strerror}", remedy="Give another file, or make room.") from error

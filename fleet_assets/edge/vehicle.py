@@ -132,12 +132,7 @@ class Vehicle:
         log = log or self.root / "decisions" / f"{source.name}.jsonl"
         verdict = Payload(slot.folder, slot.manifest).verdict()
         report = infer(source, slot.folder, partial(Domain.of, verdict), log, begun_s=begun_s)
-        domain = Domain.of(verdict, source.context)
-        return {
-            "release": slot.release, "profile": verdict.profile, "log": str(log), **report.to_document(),
-            "relied_on": domain.relied_on, "conditions_not_judged": dict(domain.not_judged),
-            "not_to_be_relied_on": [dict(slice_) for slice_ in domain.excluded],
-        }  # fmt: skip
+        return {"release": slot.release, "profile": verdict.profile, "log": str(log), **report.to_document()}
 
     def trace(self) -> dict[str, Any]:
         """Where the running release comes from, as edge/trace.py says it, and which vehicle says so."""

@@ -186,7 +186,7 @@ def test_the_vehicle_remembers_what_evaluation_gives_it(temporal: Tiny, recordin
             return outputs
 
     model, opened = Seen.open(slot / "model"), Recording.open(recordings[1])
-    driven = list(decisions(opened.messages(), opened.topics, model, Context.open(slot, "car1"), DOMAIN, Report()))
+    driven = list(decisions(opened.messages(), opened.topics, model, Context.open(slot, "car1"), Report(DOMAIN)))
     vehicle = dict(zip([one.frame.t_ns for one in driven], heats, strict=True))
     frames = frames_of_recordings([recordings[1]])
     rows = np.flatnonzero(
