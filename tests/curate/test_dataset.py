@@ -398,6 +398,35 @@ def test_samples_whose_order_is_broken_are_refused(lake: Lake, samples: Samples)
             list(broken.batches(columns=[], rows=at_once))
 
 
+def test_pedestrians_at_night_that_nobody_labelled_warn_at_the_dataset(
+    home: Home, lake: Lake, drives: list[str], made: Dataset
+) -> None:
+    """The gap that makes a model blind in low light, seen before anything is trained; the dataset is made all the same."""
+    day, night = [[key for key in drives[:-1] if ("T20" in key) is dark] for dark in (False, True)]
+    resources = {"fleet": FleetResource(home_path=str(home.root)), "profile": Profile()}
+
+    def found(name: str) -> tuple[bool, list[str]]:
+        for batch in (features_batch, scenarios_batch):
+            batch(home, lake, [*day, *night], run_id=name, parallel=False)
+        config = dg.RunConfig(ops={"curate__dataset": assets.DatasetConfig(name=name)})
+        done = dg.materialize([assets.dataset], resources=resources, run_config=config)
+        assert done.success
+        [check] = [one for one in done.get_asset_check_evaluations() if one.check_name == "label_rates"]
+        assert check.severity is dg.AssetCheckSeverity.WARN
+        document = open_dataset(lake, name)[0].document
+        assert {about["drive_id"] for about in document["drives"]} == {*day, *night}
+        return check.passed, document["findings"]["label_rates"]
+
+    assert found("labelled") == (True, [])
+    labels = lake.at().scan("ingest.labels", drives=night)
+    at = labels.column_names.index("class_name")
+    nobody = pc.if_else(pc.equal(labels["class_name"], "pedestrian"), "unknown", labels["class_name"])
+    upsert(lake, "ingest.labels", labels.set_column(at, labels.schema.field(at), nobody), name="nobody")
+    passed, [finding] = found("nobody")
+    assert not passed
+    assert finding.startswith("pedestrian labels where light is night: 0.00 a frame")
+
+
 def bundle_of(home: Home, scratch: Path) -> str:
     """The installation's feature bundle, of a frame of no drive; its id."""
     views = [live_view(name, 1) for name in ("ego_motion", "scene_context", "sensor_health")]
