@@ -82,7 +82,8 @@ class _Sensor:
 
 
 class Assembler:
-    """One drive. topics: those that the vehicle has. Raises FleetError if none of them can set the frames."""
+    """One drive. topics: those that the vehicle has. key: the sensor whose records set the frames. Raises FleetError if none of
+    them can."""
 
     def __init__(self, rig: Rig, topics: list[str]) -> None:
         chosen = rig.chosen(topics)
@@ -92,9 +93,10 @@ class Assembler:
         for topic, stream in chosen.values():
             self._of_topic.setdefault(topic, []).append(stream)
         self._sensors = {source: _Sensor(chosen[source][1]) for source in SENSORS if source in chosen}
-        self._key = next((source for source in rig.keys if source in self._sensors), None)
-        if self._key is None:
+        keys = [source for source in rig.keys if source in self._sensors]
+        if not keys:
             raise FleetError("No stream can set the frames", remedy=f"One of {', '.join(rig.keys)} is needed.")
+        self.key = keys[0]
         self._wait_ns = rig.wait_ns
         self._feed = Feed(_VIEWS)
         self._count: dict[str, int] = {}
@@ -138,7 +140,7 @@ class Assembler:
             sensor.t_ns.append(stamp_ns + stream.ahead_ns)
             sensor.t_arrival_ns.append(self._now_ns)
             sensor.content.append(decoded.content)
-        if stream.source == self._key:
+        if stream.source == self.key:
             if stamp_ns is None or stamp_ns + stream.ahead_ns <= self._last_ns:
                 self.left_out += 1
             else:

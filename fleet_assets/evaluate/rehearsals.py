@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from fleet_assets.edge.assemble import Assembler, Frame
-from fleet_assets.edge.messages import stamp_of
+from fleet_assets.edge.inputs import camera_input, lidar_input
+from fleet_assets.edge.messages import decode, stamp_of
 from fleet_assets.edge.objects import Objects
 from fleet_assets.edge.recording import Recording
 from fleet_assets.edge.rig import SENSORS, Rig
@@ -135,30 +136,77 @@ class _Drive:
     def driven(cls, name: str, paths: Sequence[Path], judged: FrameSet, rig: Rig) -> _Drive:
         """A frame is known by what the sensors saw, to the last bit: only context and ages can differ, and are the vehicle's.
 
-        Where a clock was set, or key records came in another order, the vehicle makes other frames than the lake, which knows how
-        clocks went; of a damaged recording, none behind the damage. Such are answered with nothing, which can only make a model
-        look worse. Anywhere else another frame is another pre-processing, and refused.
+        Where a clock was set, or records came in another order, the vehicle puts other ones together than the lake, which knows
+        how clocks went; behind damage there are none. Such frames are answered with nothing, which can only make a model look
+        worse. Any other that it does not make is of another pre-processing, and refused.
         """
         wanted = {_sight(judged.camera[row], judged.lidar[row], judged.radar[row]): row for row in range(len(judged))}
         t_ns = np.full(len(judged), NO_TIME, dtype=np.int64)
         context, age_s = np.array(judged.context), np.array(judged.age_s)
         recording = _Changed.of(paths, Rehearsal("nothing"), rig)
         assembler = Assembler(rig, recording.topics)
-        behind_ns = []  # of arrivals; it stays the same to a few milliseconds
         for frame in frames_by(assembler, recording):
-            behind_ns.append(frame.t_cut_ns - frame.t_ns)
             row = wanted.get(_sight(frame.camera, frame.lidar, frame.radar))
             if row is not None:
                 t_ns[row], context[row], age_s[row] = frame.t_ns, frame.context, frame.age_s
-        lacking = np.flatnonzero(t_ns == NO_TIME)
-        clock_set = max(behind_ns, default=0) - min(behind_ns, default=0) >= _CLOCK_SET_NS
-        if lacking.size and not (clock_set or assembler.left_out or recording.damaged):
-            raise FleetError(
-                f"The vehicle's code makes other frames of {name} than those on which the model is judged",
-                where=f"{lacking.size} of {len(judged)}, the first is frame {lacking[0]}",
-                remedy="Make the samples again with this version, from these recordings.",
-            )
+        lacking = t_ns == NO_TIME
+        if lacking.any():
+            explained = _Records.of(recording, rig).explain(judged.only(lacking), assembler.key)
+            otherwise = np.flatnonzero(lacking)[~explained]
+            if otherwise.size:
+                raise FleetError(
+                    f"The vehicle's code makes other frames of {name} than those on which the model is judged",
+                    where=f"{otherwise.size} of {len(judged)}, the first is frame {otherwise[0]}",
+                    remedy="Make the samples again with this version, from these recordings.",
+                )
         return cls(paths, judged, t_ns, context, age_s)
+
+
+@dataclass(frozen=True)
+class _Records:
+    """A drive's records, one by one. made: what the vehicle's code makes of each of camera and LiDAR, hashed, and of none; what
+    it makes of a radar's depends on the frame. disordered: whether a sensor's clock was set, or its records came in another
+    order. damaged: whether some are lost."""
+
+    made: Mapping[str, Set[bytes]]
+    disordered: bool
+    damaged: bool
+
+    @classmethod
+    def of(cls, recording: _Changed, rig: Rig) -> _Records:
+        made = {sensor: {_sight(of_record(None))} for sensor, of_record in _OF_RECORD.items()}
+        stamps_ns: dict[str, list[tuple[int, int]]] = {sensor: [] for sensor in SENSORS}
+        chosen = rig.chosen(recording.topics)
+        sensor_of = {chosen[sensor][0]: sensor for sensor in SENSORS if sensor in chosen}
+        for topic, schema_name, message, t_host_ns in recording.messages():
+            sensor, stamp_ns = sensor_of.get(topic), stamp_of(message)
+            if sensor is None:
+                continue
+            if stamp_ns is not None:
+                stamps_ns[sensor].append((stamp_ns, t_host_ns))
+            if sensor in made:
+                made[sensor].add(_sight(_OF_RECORD[sensor](decode(sensor, schema_name, message).content)))
+        return cls(made, any(map(_disordered, stamps_ns.values())), bool(recording.damaged))
+
+    def explain(self, frames: FrameSet, key: str) -> np.ndarray:
+        """bool [n]: frames that the vehicle does not make because it puts the same records together otherwise, or because the
+        record that would set them is lost. key: whose records set them."""
+        there = {
+            sensor: np.array([_sight(content) in made for content in getattr(frames, sensor)], dtype=bool)
+            for sensor, made in self.made.items()
+        }
+        whole = np.logical_and.reduce(list(there.values()))
+        lost = ~there[key] if key in there else np.zeros(len(frames), dtype=bool)
+        return np.asarray((whole & self.disordered) | (lost & self.damaged))
+
+
+_OF_RECORD: Mapping[str, Callable[[np.ndarray | None], np.ndarray]] = {"camera": camera_input, "lidar": lidar_input}
+
+
+def _disordered(stamps_ns: Sequence[tuple[int, int]]) -> bool:
+    """stamps_ns: of a sensor's records, its own and that of arrival, which stay apart to a few milliseconds."""
+    own, arrival = np.array(stamps_ns, dtype=np.int64).reshape(-1, 2).T
+    return bool((np.diff(own) < 0).any() or np.ptp(arrival - own) >= _CLOCK_SET_NS if own.size else False)
 
 
 def _same_rows(some: np.ndarray, other: np.ndarray) -> np.ndarray:
