@@ -88,9 +88,12 @@ def hold(releases: Releases, folder: Path) -> Ceremony:
 
 
 def run(*arguments: str | Path) -> Any:
-    """A `fleet` command, in this process; gives what its --json prints. Raises what the command raises."""
+    """A `fleet` command, in this process; gives what its --json prints. Raises what the command raises, and RuntimeError when it
+    ends with findings."""
     with redirect_stdout(io.StringIO()) as said:
-        _command().main([*map(str, arguments), "--json"], prog_name="fleet", standalone_mode=False)
+        code = _command().main([*map(str, arguments), "--json"], prog_name="fleet", standalone_mode=False)
+    if code:
+        raise RuntimeError(f"fleet {' '.join(map(str, arguments))} ended with {code}: {said.getvalue()}")
     return json.loads(said.getvalue())
 
 

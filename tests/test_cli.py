@@ -18,12 +18,12 @@ from types import SimpleNamespace
 import pytest
 import typer.main
 from click import Command, Group
-from in_process import fleet as fleet_here
 from typer.testing import CliRunner
 
 from benchmarks import harness
 from fleet_assets.cli import app
 from fleet_assets.console import Exit
+from fleet_assets.throw_away import run
 
 COMMAND = [sys.executable, "-m", "fleet_assets"]
 
@@ -161,7 +161,7 @@ def test_a_benchmark_is_one_document(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(sys.modules, "benchmarks.nothing", SimpleNamespace(rows=rows))
     monkeypatch.setattr(harness, "names", lambda: [{"name": "nothing", "measures": "Nothing."}])
-    told = fleet_here("bench", "nothing", "--size", "2")
+    told = run("bench", "nothing", "--size", "2")
     assert list(told) == ["machine", "rows"]
     assert {"cpu", "cores", "memory_gib", "python"} <= set(told["machine"])
     (row,) = told["rows"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from in_process import fleet
 from signing.ceremony import PASSPHRASE, make_keys, roles_file
 
 from fleet_assets.errors import FleetError
 from fleet_assets.throw_away import ROOT_HOLDERS
+from fleet_assets.throw_away import run as fleet
 
 
 def test_a_ceremony_from_keys_to_a_new_root(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process import fleet
 from package.parts import candidate, make_world
 
 from fleet_assets.errors import FleetError
 from fleet_assets.throw_away import APPROVERS
+from fleet_assets.throw_away import run as fleet
 
 
 def test_from_candidate_to_trace(tmp_path: Path) -> None:

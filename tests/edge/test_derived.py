@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from in_process import fleet
 
 from fleet_assets.edge import bundle as bundles
 from fleet_assets.edge.features import FeatureBundle, Status
@@ -22,6 +21,7 @@ from fleet_assets.features.snapshot_build import EVENT_TIME, SnapshotView, build
 from fleet_assets.kernels.features.on_demand import ON_DEMAND
 from fleet_assets.services.home import Home
 from fleet_assets.signing.keys import KeyRing, SigningKey
+from fleet_assets.throw_away import run as fleet
 
 SERVICE, VIEW = "perception_context_v1", "driving_margins"
 VIEWS = ("ego_motion", "scene_context", "sensor_health")

@@ -17,9 +17,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from typer.testing import CliRunner
 
 from fleet_assets.capture.context_files import read
 from fleet_assets.capture.deliver import deliver
+from fleet_assets.cli import app
 from fleet_assets.edge.bundle import activate, install
 from fleet_assets.edge.features import FeatureBundle
 from fleet_assets.edge.snapshot import Snapshot
@@ -53,6 +55,7 @@ from fleet_assets.simulate.drives import write_drive
 from fleet_assets.simulate.lanes import LANES as LANES_FILE
 from fleet_assets.simulate.lanes import write_lanes
 from fleet_assets.synchronise.batch import synchronise_batch
+from fleet_assets.throw_away import run as fleet
 
 pytestmark = [
     pytest.mark.services,
@@ -375,6 +378,22 @@ def test_catalogue_and_history(lake: Lake, drives: list[str]) -> None:
     live = [row for row in kernels if row["view"] not in beside]
     assert {row["view"] for row in live} == {"ego_motion", "place_visits", "position", "scene_context", "sensor_health"}
     assert all(row["drives"] == len(drives) for row in live)
+
+
+def test_commands_say_the_same(made: dg.ExecuteInProcessResult, lake: Lake, drives: list[str]) -> None:
+    assert fleet("features", "list") == catalogue()
+    assert fleet("features", "history") == kernel_history(lake.at())
+    asked = ["features", "get", assets.SERVICE, "--entity", f"drive_id={drives[0]}", "--entity", "frame=60"]
+    before = lake.at("main~1").commit_id
+    found = fleet(*asked, "--at", "main~1")
+    entity = {"drive_id": drives[0], "frame": "60"}
+    assert found == look_up(assets.SERVICE, entity, ref=before, time=found["time"])
+    assert found["commit_id"] == before != lake.at().commit_id
+    assert found["views"] == dict.fromkeys(("ego_motion", "scene_context", "sensor_health"), "found")
+    for_people = CliRunner().invoke(app, [*asked[:-1], "frame=99999"], catch_exceptions=False)
+    assert for_people.exit_code == 0
+    assert "status nothing known" in for_people.stdout
+    assert for_people.stdout.count("no such key") == 3
 
 
 def test_look_ups_of_what_is_not_there(made: dg.ExecuteInProcessResult, drives: list[str]) -> None:
