@@ -1,4 +1,4 @@
-"""Coverage, label rates, recipes and manifests, without a lake."""
+"""Coverage, label rates, simulation against reality, recipes and manifests, without a lake."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from features.test_checks import Rows
 
 from fleet_assets.contracts.document import ContractError
 from fleet_assets.curate.coverage import CLASSES, Counted, coverage, rare_labels, wilson
+from fleet_assets.curate.dataset import _simulation
 from fleet_assets.curate.manifest import FORMAT, Manifest, checked_name, difference
 from fleet_assets.curate.recipe import FOLDER, load_recipe
+from fleet_assets.curate.selection import SelectedDrive
+from fleet_assets.curate.splits import DriveFacts
 from fleet_assets.errors import FleetError
+from fleet_assets.features.checks import LEAST_DRIVES
 
 FRAMES = 12
 
@@ -55,6 +60,23 @@ def test_labels_that_are_there_are_not() -> None:
 
 def test_with_few_drives_nothing_is_said() -> None:
     assert rare_labels(counted({"pedestrian": {"night": 0.0}}, drives=6), 0.4, 3) == []
+
+
+# ---- simulation against reality --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("shift", "count", "findings"), [(3.0, 20, 1), (0.0, 20, 0), (3.0, LEAST_DRIVES - 1, 0)])
+def test_simulated_drives_that_are_unlike_real_ones_are_a_finding(shift: float, count: int, findings: int) -> None:
+    drives = [f"{letter}{number}" for letter in "ab" for number in range(count)]
+    nothing = np.zeros(0, dtype=np.int64)
+    selected = [
+        SelectedDrive(DriveFacts(name, 0, 0, None), {}, name[0] == "b", nothing, nothing, nothing, {}, ())
+        for name in drives
+    ]
+    snapshot: Any = Rows(shift, drives)
+    found = _simulation(snapshot, selected)
+    assert len(found) == findings
+    assert all("ambient_light differs between real and simulated" in one for one in found)
 
 
 # ---- coverage --------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -11,22 +12,30 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from package.parts import HARDWARE, World, candidate, make_world, released
+from package.parts import approve as approved
+from package.test_approve import other_features, repacked
+from tuf.api.metadata import Metadata, Snapshot, Timestamp
 
+from fleet_assets.deploy import channel
 from fleet_assets.deploy.channel import refresh
 from fleet_assets.edge.bundle import hash_file
 from fleet_assets.edge.delta import Steps, write_delta
 from fleet_assets.edge.floor import Demand, Floor
 from fleet_assets.edge.update import REASONS, UpdateRefused
 from fleet_assets.edge.vehicle import Vehicle
+from fleet_assets.edge.verdict import Status
 from fleet_assets.errors import FleetError
 from fleet_assets.package import approve
 from fleet_assets.package.approve import renew, roll_back, sign
 from fleet_assets.package.releases import Releases
+from fleet_assets.signing import metadata as tuf
 from fleet_assets.signing.keys import SigningKey
 from fleet_assets.signing.roles import Roles
 from fleet_assets.throw_away import APPROVERS
@@ -120,9 +129,7 @@ def test_a_rollback_is_a_new_version_that_points_back(scene: Scene) -> None:
     roll_back(releases, scene.first)
     for name in APPROVERS[1:]:
         sign(releases, scene.first, scene.world.keys[name])
-    from fleet_assets.deploy.channel import publish
-
-    assert publish(releases, scene.first).targets == 3
+    assert channel.publish(releases, scene.first).targets == 3
     assert scene.vehicle.update(scene.world.channel)[0].release == scene.first
 
 
@@ -150,9 +157,7 @@ def test_a_release_whose_signer_was_revoked_must_be_signed_anew(scene: Scene) ->
     renew(releases, scene.second)
     for name in APPROVERS[1:]:
         sign(releases, scene.second, keys[name])
-    from fleet_assets.deploy.channel import publish
-
-    publish(releases, scene.second)
+    channel.publish(releases, scene.second)
     assert scene.vehicle.update(scene.world.channel)[0].release == scene.second
 
 
@@ -190,15 +195,25 @@ def test_expired(scene: Scene) -> None:
         releases.roots.sign(scene.world.keys[name])
     refresh(releases, NOW - timedelta(days=40))  # snapshot: 30 days
     assert scene.refused() == "expired"
+    refresh(releases)
+    assert scene.vehicle.update(scene.world.channel)[0].release == scene.second, "a fresh one ends it"
 
 
 def test_expired_root(scene: Scene) -> None:
     releases = scene.world.releases
-    releases.roots.propose(Roles.of(releases.roots.current()), NOW - timedelta(days=400))
-    for name in ("ada", "bo"):
-        releases.roots.sign(scene.world.keys[name])
-    refresh(releases)
+
+    def renewed(now: datetime) -> None:
+        releases.roots.propose(Roles.of(releases.roots.current()), now)
+        for name in ("ada", "bo"):
+            releases.roots.sign(scene.world.keys[name])
+        refresh(releases)
+
+    renewed(NOW - timedelta(days=400))
     assert scene.refused() == "expired"
+    renewed(NOW)
+    assert scene.vehicle.update(scene.world.channel)[0].release == scene.second, (
+        "the expired one's holders signed a new one"
+    )
 
 
 def test_mix_and_match(scene: Scene) -> None:
@@ -256,9 +271,6 @@ def test_wrong_key(scene: Scene, tmp_path: Path) -> None:
 
 def test_one_approver_is_not_enough(scene: Scene) -> None:
     """Who has the channel's keys and one approver's cannot release."""
-    from fleet_assets.deploy import channel
-    from fleet_assets.signing import metadata as tuf
-
     releases = scene.world.releases
     third = candidate(scene.world, "third", seed=3)
     sign(releases, third, scene.world.keys[APPROVERS[0]])
@@ -270,8 +282,6 @@ def test_one_approver_is_not_enough(scene: Scene) -> None:
     (scene.metadata / "3.targets.json").write_bytes(content)
     stamp = json.loads((scene.metadata / "timestamp.json").read_bytes())["signed"]["version"]
     root = releases.roots.current()
-    from tuf.api.metadata import Metadata, Snapshot, Timestamp
-
     meta = {"targets.json": channel._meta(3, content)}
     expires = tuf.expiry(NOW, 5)
     snapshot = channel._signed(releases, root, Metadata(Snapshot(version=9, expires=expires, meta=meta)))
@@ -408,6 +418,36 @@ def test_another_computer_is_told_apart(scene: Scene) -> None:
     assert caught.value.reason == "no release"
 
 
+@pytest.mark.parametrize(("module", "what"), [(platform, "machine"), (metadata, "version")])
+def test_a_release_for_another_machine_or_runtime_is_refused(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, module: ModuleType, what: str
+) -> None:
+    monkeypatch.setattr(module, what, lambda *arguments: "0.1.2")
+    assert scene.refused() == "hardware"
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"), [("without PASS", "floor"), ("other words", "floor"), ("mixed parts", "artefact")]
+)
+def test_what_approvers_were_made_to_sign_is_judged_anew(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, how: str, reason: str
+) -> None:
+    """Their tools and the channel's looked at nothing."""
+    releases = scene.world.releases
+    third = candidate(scene.world, "third", seed=3, night=0.9 if how == "mixed parts" else 0.2)
+    verdict = releases.verdict(third)
+    if how == "mixed parts":
+        third = repacked(scene.world, third, other_features)
+    elif how == "other words":
+        cells = tuple(replace(cell, status=Status.PASS, bound_ppm=cell.limit_ppm) for cell in verdict.cells)
+        verdict = replace(verdict, cells=cells)
+    for module in (approve, channel):
+        monkeypatch.setattr(module, "verify_candidate", lambda releases, id: verdict)
+    approved(scene.world, third)
+    channel.publish(releases, third)
+    assert scene.refused() == reason
+
+
 # ---- provisioning ----------------------------------------------------------------------------------------------------
 
 
@@ -446,6 +486,7 @@ import os, signal, sys
 from pathlib import Path
 from fleet_assets.edge import slots
 from fleet_assets.edge.vehicle import Vehicle
+from fleet_assets.edge.verdict import Status
 left = int(sys.argv[3])
 def cut(function):
     def call(*arguments, **named):

@@ -17,6 +17,7 @@ from package.parts import (
     candidate,
     description,
     judged,
+    make_features,
     make_model,
     make_parts,
     make_world,
@@ -30,6 +31,7 @@ from fleet_assets.edge.floor import Demand, Floor
 from fleet_assets.edge.payload import unpack
 from fleet_assets.edge.verdict import Status
 from fleet_assets.errors import FleetError
+from fleet_assets.package import approve as approving
 from fleet_assets.package.approve import renew, roll_back, sign, verify_candidate
 from fleet_assets.package.candidate import build_candidate
 from fleet_assets.package.policy import load_release_policy
@@ -159,6 +161,16 @@ def requantised(folder: Path) -> None:
     make_model(folder / "model", seed=99)
 
 
+def other_features(folder: Path) -> None:
+    """Those of another bundle, with the key that they are signed with."""
+    other = folder.with_name("other")
+    other.mkdir()
+    key = make_features(other, seed=99)
+    shutil.rmtree(folder / "features")
+    shutil.copytree(other / "features", folder / "features")
+    key.public.write(folder / "features.pub")
+
+
 def lower_threshold(folder: Path) -> None:
     (folder / "model" / "model.json").write_text(json.dumps({**description(), "thresholds_ppm": [1, 1, 1]}))
 
@@ -183,6 +195,7 @@ def no_purpose(folder: Path) -> None:
 
 CHANGES = [
     (requantised, "another model"),
+    (other_features, "another feature bundle"),
     (lower_threshold, "another model"),
     (better_counts, "its counts say"),
     (better_bound, "its counts say"),
@@ -324,15 +337,27 @@ def test_a_trace_goes_from_the_artefact_to_drives_and_approvers(world: World, tm
 def test_a_verdict_that_its_evaluation_does_not_give_is_refused(world: World) -> None:
     parts = make_parts(world.folder / "one")
     id_ = build_candidate(world.releases, parts, HARDWARE, load_release_policy())
+    approve(world, id_)
     judged(parts, night=0.95, seed=1)
     evaluation = world.releases.candidate(id_) / "evaluation"
     shutil.rmtree(evaluation)
     shutil.copytree(parts.evaluation, evaluation)
     with pytest.raises(FleetError, match="not what its evaluation gives"):
         verify_candidate(world.releases, id_)
+    with pytest.raises(FleetError, match="not what its evaluation gives"):
+        publish(world.releases, id_)  # whoever signed before
     (evaluation / "detections.parquet").unlink()
     with pytest.raises(FleetError, match=r"detections\.parquet"):
         verify_candidate(world.releases, id_)
+
+
+def test_deploy_judges_anew_what_approvers_were_made_to_sign(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    blind = candidate(world, "blind", night=0.2)
+    with monkeypatch.context() as tools:
+        tools.setattr(approving, "verify_candidate", lambda releases, id: releases.verdict(id))
+        approve(world, blind)
+    with pytest.raises(FleetError, match="has no PASS"):
+        publish(world.releases, blind)
 
 
 def test_an_empty_folder_has_no_releases(tmp_path: Path) -> None:

@@ -79,6 +79,14 @@ def test_parts_of_different_releases_do_not_mix(world: World) -> None:
         build_candidate(world.releases, replace(one, features_key=two.features_key), HARDWARE, POLICY)
 
 
+def test_a_verdict_that_was_edited_is_not_packaged(world: World, tmp_path: Path) -> None:
+    parts = make_parts(tmp_path, night=0.2)
+    path = parts.evaluation / "verdict.json"
+    path.write_text(path.read_text().replace("FAIL", "PASS"))
+    with pytest.raises(FleetError, match=r"verdict\.json is not the file that was recorded"):
+        build_candidate(world.releases, parts, HARDWARE, POLICY)
+
+
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_an_empty_statement_stops_it(world: World, tmp_path: Path, name: str) -> None:
     policy = replace(POLICY, statements={**POLICY.statements, name: " "})
