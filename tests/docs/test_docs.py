@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -17,7 +18,11 @@ from docs.examples import PROJECT, blocks
 from fleet_assets.cli import app
 from fleet_assets.contracts.check import stale_docs
 from fleet_assets.contracts.loader import load_tables
+from fleet_assets.edge.floor import Floor
+from fleet_assets.evaluate.gate_file import parse_gate
 from fleet_assets.lake.query import rewrite
+from fleet_assets.signing.keys import SigningKey
+from fleet_assets.signing.roles import Roles
 
 PAGES = [PROJECT / "README.md", PROJECT / "CHANGELOG.md", *sorted((PROJECT / "docs").glob("*.md"))]
 ALL_PAGES = [*PAGES, *sorted((PROJECT / "docs").glob("*/*.md"))]
@@ -151,3 +156,21 @@ def test_files_and_tables_that_are_named_exist(page: Path) -> None:
 
 def test_reference_is_current() -> None:
     assert stale_docs() == [], "run `make docs`"
+
+
+def test_the_files_that_pages_show_are_taken(tmp_path: Path) -> None:
+    """A gate, a roles file with a ceremony's keys, a vehicle's floor."""
+
+    def shown(page: str, language: str) -> str:
+        [text] = [text for told, text in blocks(PROJECT / "docs" / page) if told == language]
+        return text
+
+    assert parse_gate(shown("gates.md", "yaml"), Path("full.yaml")).rehearsals == ("camera_missing",)
+    text = shown("releases.md", "toml")
+    for holder in re.findall(r"^(\w+) = \"\w+\.pub\"", text, flags=re.MULTILINE):
+        SigningKey.create(tmp_path / holder, "a passphrase for tests")
+    (tmp_path / "roles.toml").write_text(text)
+    roles = Roles.read(tmp_path / "roles.toml")
+    assert (roles.roles["targets"].holders, roles.roles["root"].threshold) == (("cy", "dee", "eli"), 2)
+    floor = Floor.from_document(json.loads(shown("releases.md", "json")), "the page")
+    assert floor == Floor(demands=floor.demands)
