@@ -251,8 +251,10 @@ def read(sample: Sample, files: RecordingFiles, chance: random.Random, scratch: 
     return "refused" if reader.refusals else "whole"
 
 
-def fuzz(name: str, variants: int, seed: int, note: Callable[[int, Counter[str]], None]) -> Counter[str]:
-    """Reads so many variants of a target in this process. note: is told the variant that comes next."""
+def fuzz(
+    name: str, variants: int, seed: int, note: Callable[[int, Counter[str]], None], first: int = 0
+) -> Counter[str]:
+    """Reads a target's variants from the first on, up to so many, in this process. note: is told the variant that comes next."""
     outcomes: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as scratch:
         sample = TARGETS[name](Path(folder))
@@ -261,7 +263,7 @@ def fuzz(name: str, variants: int, seed: int, note: Callable[[int, Counter[str]]
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
         # The soft limit alone: MF4's own process sets one of its own.
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
-        for variant in range(0, variants, recording.many):
+        for variant in range(first, variants, recording.many):
             note(variant, outcomes)
             chance = random.Random(f"{seed} {name} {variant}")
             faulthandler.dump_traceback_later(SECONDS_PER_VARIANT, exit=True)
@@ -284,13 +286,15 @@ def _child(arguments: argparse.Namespace) -> int:
             print(f"{arguments.only}: {number} variants, {_told(outcomes)}", flush=True)
 
     try:
-        outcomes = fuzz(arguments.only, arguments.variants, arguments.seed, note)
+        outcomes = fuzz(arguments.only, arguments.variants, arguments.seed, note, arguments.first)
     except Exception:
         print(
             f"{arguments.only}: variant {variant} of seed {arguments.seed} broke the promise\n{traceback.format_exc()}"
         )
         return 1
-    print(f"{arguments.only}: {arguments.variants} variants of seed {arguments.seed}: {_told(outcomes)}")
+    print(
+        f"{arguments.only}: variants {arguments.first} to {arguments.variants} of seed {arguments.seed}: {_told(outcomes)}"
+    )
     return 0
 
 
@@ -298,11 +302,12 @@ def _told(outcomes: Counter[str]) -> str:
     return ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
 
 
-def run_target(name: str, variants: int, seed: int, *, progress: bool = False) -> bool:
+def run_target(name: str, variants: int, seed: int, *, first: int = 0, progress: bool = False) -> bool:
     """One target in a process of its own; prints what it prints. False when a variant broke the promise."""
     with tempfile.TemporaryFile() as mark:
         command = [sys.executable, "-m", "formats.fuzz", "--only", name, "--variants", str(variants)]
-        command += ["--seed", str(seed), "--mark", str(mark.fileno()), *(["--progress"] if progress else [])]
+        command += ["--seed", str(seed), "--first", str(first), "--mark", str(mark.fileno())]
+        command += ["--progress"] if progress else []
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         done = subprocess.run(command, env=environment, pass_fds=[mark.fileno()])
         if done.returncode not in (0, 1):
@@ -316,13 +321,17 @@ def main() -> int:
     parser.add_argument("--only", choices=sorted(TARGETS), help="one target instead of all")
     parser.add_argument("--variants", type=int, default=10_000, help="variants of each target")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--first", type=int, default=0, help="the variant to begin with: a run that was cut short goes on"
+    )
     parser.add_argument("--progress", action="store_true", help="a line every 1000 variants")
     parser.add_argument("--mark", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.mark is not None:
         return _child(arguments)
     targets = [arguments.only] if arguments.only else sorted(TARGETS)
-    good = [run_target(name, arguments.variants, arguments.seed, progress=True) for name in targets]
+    how = {"first": arguments.first, "progress": True}
+    good = [run_target(name, arguments.variants, arguments.seed, **how) for name in targets]
     return 0 if all(good) else 1
 
 
