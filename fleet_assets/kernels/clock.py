@@ -5,8 +5,12 @@ In: pairs of stamps, or two sampled signals. Out: offset and skew, or lag and ho
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
+
+ROUNDS = 5  # of the fit of a lag; it converges in two or three
 
 
 @njit(cache=True)
@@ -85,3 +89,58 @@ def correlate(reference: np.ndarray, other: np.ndarray, min_overlap: int) -> tup
     away = np.concatenate([score[:left], score[right + 1 :]])
     rival = float(np.max(away)) if away.size and np.isfinite(np.max(away)) else 0.0
     return float(peak - (m - 1) + shift), float(score[peak]), rival
+
+
+class Fit(NamedTuple):
+    """reference time = t + lag + skew * (t - middle), in samples, both grids counted from their first; with standard errors."""
+
+    lag: float
+    skew: float
+    middle: float
+    half_span: float  # of the samples that were compared, around the middle
+    lag_error: float
+    skew_error: float
+
+
+def fit_lag(reference: np.ndarray, other: np.ndarray, lag: float, width: int, likely_skew: float) -> Fit | None:
+    """Lag and skew of other against reference by least squares, from a lag that is nearly right; scale and bias are the sensor's
+    own. None where they do not fit, or only further than a window away.
+
+    Both float64, sampled at the same rate. width: of the window, in samples, that both are smoothed with: reference alone would
+    pull the lag to where its noise fits. likely_skew: the standard deviation of what clocks do, which counts as far as the
+    signals do not tell. Errors are those of blocks of that width, so that what does not fit in one turn counts once. Source:
+    White, "A heteroskedasticity-consistent covariance matrix estimator", Econometrica 48 (1980).
+    """
+    window = np.hanning(width + 2)[1:-1] / np.hanning(width + 2).sum()
+    if min(reference.size, other.size) <= width:
+        return None
+    known, seen = np.convolve(reference, window, mode="valid"), np.convolve(other, window, mode="valid")
+    slope = np.gradient(known)
+    t, grid = np.arange(seen.size, dtype=np.float64), np.arange(known.size, dtype=np.float64)
+    start, skew, middle, half_span = lag, 0.0, 0.0, 0.0
+    for number in range(ROUNDS):
+        at = t + lag + skew * (t - middle)
+        inside = (at >= 0) & (at <= grid[-1])
+        if inside.sum() <= width or abs(lag - start) > width:
+            return None
+        if number == 0:
+            first, last = t[inside][0], t[inside][-1]
+            middle, half_span = 0.5 * (first + last), 0.5 * (last - first)
+        turn = np.interp(at[inside], grid, slope)
+        columns = np.ones((turn.size, 4))
+        columns[:, 1], columns[:, 2] = np.interp(at[inside], grid, known), turn
+        columns[:, 3] = turn * (t[inside] - middle) / half_span
+        square = columns.T @ columns
+        if not np.isfinite(square).all() or np.linalg.matrix_rank(square) < 4:
+            return None
+        inverse = np.linalg.inv(square)
+        found = inverse @ (columns.T @ seen[inside])
+        if not found[1] > 0:
+            return None
+        left = seen[inside] - columns @ found
+        scores = np.add.reduceat(columns * left[:, None], np.arange(0, turn.size, width))
+        lag_error, skew_error = np.sqrt(np.diag(inverse @ (scores.T @ scores) @ inverse))[2:] / abs(found[1])
+        skew_error /= half_span
+        told = likely_skew**2 / (likely_skew**2 + skew_error**2)
+        lag, skew = lag + found[2] / found[1], told * (skew + found[3] / found[1] / half_span)
+    return Fit(lag, skew, middle + (width - 1) / 2, half_span, lag_error, np.sqrt(told) * skew_error)

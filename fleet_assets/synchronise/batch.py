@@ -18,7 +18,7 @@ from fleet_assets.lake.versions import DriveVersion, version_of
 from fleet_assets.synchronise.drive import INPUTS, OUTPUTS, input_columns, synchronise_drive
 from fleet_assets.synchronise.policy import load_alignment
 
-CODE_VERSION = "7"
+CODE_VERSION = "8"
 _ACCEPTED = "ingest.drives"
 
 

@@ -17,7 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from fleet_assets.kernels.clock import correlate, lower_hull_line
+from fleet_assets.kernels.clock import correlate, fit_lag, lower_hull_line
 from fleet_assets.synchronise.clock_model import ClockModel, Clocks, Line, Stamps, on_reference
 
 # GNSS fixes that an offset by reference needs, and how far they may scatter (interquartile range).
@@ -45,6 +45,9 @@ MIN_SPEED_MPS = 0.5
 MIN_CORRELATION = 0.9
 MIN_LEAD = 0.1
 MAX_SPAN_S = 86_400.0  # a stray stamp would make a grid of years
+# The lag is then fitted: over how much of the grid both signals are smoothed, and what skew clocks have, as a standard deviation.
+SMOOTHING = 41
+LIKELY_SKEW_PPM = 50.0
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ def _skew_error_ppm(x: np.ndarray, y: np.ndarray) -> float:
 def _by_correlation(
     model: ClockModel, evidence: Evidence, to_base: Mapping[str, Sequence[ClockModel]], key_stream: str | None
 ) -> ClockModel:
-    """Constant offset from motion that this stream and one with a known clock both see: yaw rate, else speed."""
+    """From motion that this stream and one with a known clock both see: yaw rate, else speed."""
     why = [model.evidence] if model.evidence else []
     if key_stream is not None and key_stream in to_base:
         lag_s = (model.t_from_ns - to_base[key_stream][0].t_from_ns) / 1e9
@@ -215,13 +218,19 @@ def _correlated(
     found = f"{quantity} against {reference.stream}: correlation {peak:.2f}, next best {rival:.2f}"
     if peak < MIN_CORRELATION or peak - rival < MIN_LEAD:
         return replace(model, evidence=found)
-    # What was sampled more coarsely than the grid tells the lag more coarsely.
-    step_ns = max(float(np.median(np.diff(np.sort(signal.t_ns)))) for signal in (mine, reference))
+    fit = fit_lag(theirs, ours, lag, SMOOTHING, LIKELY_SKEW_PPM * 1e-6)
+    if fit is None or abs(fit.skew) * 1e6 > MAX_SKEW_PPM:
+        return replace(model, evidence=f"{found}; no lag fits")
+    step_ns = 1e9 / GRID_HZ
+    anchor = (model.t_anchor_ns - begin) / step_ns  # samples after our first
+    error_ns = step_ns * np.hypot(fit.lag_error, fit.skew_error * fit.half_span)
     return replace(
         model,
-        offset_ns=start - begin + round(lag * 1e9 / GRID_HZ),
+        offset_ns=start - begin + round(step_ns * (fit.lag + fit.skew * (anchor - fit.middle))),
+        skew_ppm=float(fit.skew * 1e6),
+        skew_error_ppm=float(fit.skew_error * 1e6),
         method="correlation",
-        residual_p95_ns=round(max(0.5e9 / GRID_HZ, 0.05 * step_ns)),
+        residual_p95_ns=round(1.96 * error_ns),
         confidence=peak,
         status="ok",
         evidence=found,
@@ -309,8 +318,6 @@ def _utc_line(t_ns: np.ndarray, difference_ns: np.ndarray, base_error_ppm: float
 
 def _together(model: ClockModel, utc_error_ppm: float | None) -> float | None:
     """Standard error of a skew to the base and on to UTC; of the base alone where UTC tells none."""
-    if model.method == "correlation":
-        return None
     errors = [error for error in (model.skew_error_ppm, utc_error_ppm) if error is not None]
     return float(np.hypot.reduce(errors)) if errors else None
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet_assets.kernels.clock import correlate, lower_hull_line
+from fleet_assets.kernels.clock import correlate, fit_lag, lower_hull_line
 
 points = st.lists(st.tuples(st.integers(0, 30), st.integers(-50, 50)), min_size=1, max_size=12).map(sorted)
 
@@ -102,3 +102,52 @@ def test_lag_to_a_fraction_of_a_sample(seed: int, lag: float) -> None:
 )
 def test_what_cannot_be_told_is_nought(reference: np.ndarray, other: np.ndarray) -> None:
     assert correlate(reference, other, 10) == (0.0, 0.0, 0.0)
+
+
+def bends(at: np.ndarray, seed: int) -> np.ndarray:
+    """Turn rates as a road makes them, at 100 Hz: a bend of a second or two every few seconds."""
+    places, lengths, rates = np.random.default_rng(seed).uniform((0, 80, -0.4), (9000, 250, 0.4), (30, 3)).T
+    return np.asarray((rates * np.exp(-(((at[:, None] - places) / lengths) ** 2))).sum(axis=1))
+
+
+@given(st.integers(0, 2**32), st.floats(-400, 400), st.floats(-80e-6, 80e-6), st.floats(-0.9, 0.9))
+@settings(deadline=None, max_examples=30, derandomize=True)
+def test_lag_and_skew_of_what_carries_no_noise(seed: int, lag: float, skew: float, off: float) -> None:
+    """From a lag that is off by less than a sample; a signal without noise leaves nothing to likelihood."""
+    t = np.arange(6000.0)
+    reference = bends(np.arange(9000.0), seed)
+    other = 3.0 * bends(1500 + t + lag + skew * (t - 3000), seed) + 0.5
+    fit = fit_lag(reference, other, 1500 + lag + off, 41, 50e-6)
+    assert fit is not None
+    assert fit.lag + fit.skew * (t - fit.middle) == pytest.approx(1500 + lag + skew * (t - 3000), abs=0.02)
+    assert fit.skew == pytest.approx(skew, abs=2e-6)
+
+
+def test_errors_of_a_fit_are_those_that_it_makes() -> None:
+    """Of 200 fits; and no bias, though the reference is noisy and the noise of its slope is its own."""
+    t, off, skew_off = np.arange(6000.0), [], []
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        reference = bends(t, 7) + random.normal(0, 0.005, t.size)
+        fit = fit_lag(reference, bends(t + 0.4, 7) + random.normal(0, 0.002, t.size), 0.0, 41, 50e-6)
+        assert fit is not None
+        off.append((fit.lag - 0.4) / fit.lag_error)
+        skew_off.append(fit.skew / fit.skew_error)
+    assert abs(np.mean(off)) < 0.25
+    assert 0.8 < np.std(off) < 1.3
+    assert np.std(skew_off) < 1.3
+
+
+@pytest.mark.parametrize(
+    ("reference", "other", "lag"),
+    [
+        (np.ones(500), np.ones(500), 0.0),
+        (bends(np.arange(6000.0), 3), np.zeros(6000), 0.0),
+        (bends(np.arange(6000.0), 3), bends(np.arange(6000.0), 3), 5990.0),
+        (np.ones(41), np.ones(41), 0.0),
+        (np.full(500, np.nan), np.ones(500), 0.0),
+    ],
+    ids=["nothing varies", "one stands still", "nothing in common", "too short", "no numbers"],
+)
+def test_what_has_no_lag_has_no_fit(reference: np.ndarray, other: np.ndarray, lag: float) -> None:
+    assert fit_lag(reference, other, lag, 41, 50e-6) is None
