@@ -72,11 +72,12 @@ def feature_store(online: Path | None = None) -> FeatureStore:
 
 
 def apply() -> None:
-    """As `feast apply` in feature_repo/: the registry is what the definitions say."""
+    """As `feast apply` in feature_repo/: the registry is what the definitions say. What Feast tells of it goes to standard error:
+    a command's standard output is its answer."""
     from feast.repo_operations import apply_total
 
     store = feature_store()
-    with _in_folder(REPO):
+    with _in_folder(REPO), contextlib.redirect_stdout(sys.stderr):
         apply_total(store.config, REPO, skip_source_validation=False)
 
 

@@ -146,7 +146,7 @@ def test_variables_are_those_of_the_code() -> None:
 def test_files_and_tables_that_are_named_exist(page: Path) -> None:
     from docs.examples import example_files
 
-    examples = set(example_files())
+    examples = {*example_files(), *example_files("features.md")}
     text = page.read_text()
     for path in re.findall(r"\b(?:fleet_assets|infra|tests|docs|benchmarks)/[\w./-]*\w", text):
         assert (PROJECT / path).exists() or path in examples, f"{name_of(page)}: {path}"
