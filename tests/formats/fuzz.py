@@ -26,8 +26,9 @@ from pathlib import Path, PurePosixPath
 from formats.sample import Sample
 from formats.sample_bags import split, write_rosbag1
 from formats.sample_drive import counts, drive
+from formats.sample_folders import kitti_raw
 from formats.sample_foxglove import mcap_json, mcap_protobuf
-from formats.samples import SAMPLES, write_mcap
+from formats.samples import SAMPLES, radiate, write_mcap
 from mcap.writer import CompressionType
 
 from fleet_assets.errors import FleetError
@@ -61,6 +62,9 @@ TARGETS: dict[str, Callable[[Path], Sample]] = {
     "mcap_protobuf_plain": partial(mcap_protobuf, chunked=False),
     "mcap_json_plain": partial(mcap_json, chunked=False),
     "rosbag1_plain": plain_bag,
+    # Without refusals of their own, so that a refusal is the damage's.
+    "kitti_raw": partial(kitti_raw, whole=True),
+    "radiate": partial(radiate, whole=True),
 }
 
 

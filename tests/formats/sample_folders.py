@@ -94,8 +94,8 @@ def points(seed: int) -> bytes:
     return (np.random.default_rng(seed).random((50, 4)) * 30).astype("<f4").tobytes()
 
 
-def kitti_raw(root: Path) -> Sample:
-    """Six frames at 10 Hz; the third sweep is missing, and the last image has no stamp."""
+def kitti_raw(root: Path, *, whole: bool = False) -> Sample:
+    """Six frames at 10 Hz; unless it is whole, the third sweep is missing, and the last image has no stamp."""
     folder = Folder(root)
     base = "2011_09_26/2011_09_26_drive_0001_sync"
 
@@ -106,9 +106,9 @@ def kitti_raw(root: Path) -> Sample:
     for number in range(4):
         for n in range(6):
             folder.put(f"{base}/image_{number:02d}/data/{n:010d}.png", png(n))
-        stamps(f"image_{number:02d}", 5 if number == 3 else 6, 1_000)
+        stamps(f"image_{number:02d}", 5 if number == 3 and not whole else 6, 1_000)
     for n in range(6):
-        if n != 2:
+        if n != 2 or whole:
             folder.put(f"{base}/velodyne_points/data/{n:010d}.bin", points(n))
         folder.put(f"{base}/oxts/data/{n:010d}.txt", OXTS)
     stamps("velodyne_points", 6, 12_345_678)
@@ -118,14 +118,15 @@ def kitti_raw(root: Path) -> Sample:
     poses = "".join(TRACKLET_POSE.format(x=10 + n) for n in range(3))
     folder.put(f"{base}/tracklet_labels.xml", TRACKLETS.format(poses=poses, pose=TRACKLET_POSE.format(x=20)))
     folder.put("2011_09_26/calib_cam_to_cam.txt", "calib_time: 09-Jan-2012 13:57:47\n")
-    cameras = {f"/camera/{number:02d}": 5 if number == 3 else 6 for number in range(4)}
+    lacking = 0 if whole else 1
+    cameras = {f"/camera/{number:02d}": 6 - lacking if number == 3 else 6 for number in range(4)}
     return Sample(
         KittiRawReader,
         folder.files,
         {"/oxts": 6, "/oxts/fix": 6, "/labels": 4},
         f"{base}/oxts/timestamps.txt",
-        payloads={**cameras, "/lidar/velodyne": 5},
-        refused=2,
+        payloads={**cameras, "/lidar/velodyne": 6 - lacking},
+        refused=2 * lacking,
     )
 
 

@@ -95,9 +95,9 @@ GPS_IMU_TEXT = """55.9,-3.3,209.25
 """
 
 
-def radiate(root: Path) -> Sample:
+def radiate(root: Path, *, whole: bool = False) -> Sample:
     """5 scans (2 more have no stamp), 6 images a side (the index names 2 more), 3 sweeps (frames 0 to 2), 200 GPS/IMU records,
-    two labelled cars (of radar frames 1, 3 and 4: the last two have no stamp)."""
+    two labelled cars (of radar frames 1, 3 and 4: the last two have no stamp). whole: nothing lacks a stamp or a file."""
     base = root / "data" / "tiny"
     names = ["LICENSE", "data/tiny/annotations/annotations.json"]
 
@@ -115,15 +115,15 @@ def radiate(root: Path) -> Sample:
     for n in range(7):
         rows = "".join(f"{n}.5,{row},-1.0,12,{row % 32}\n" for row in range(30))
         put(f"velo_lidar/{n:06d}.csv", rows.encode())
-    index("velo_lidar", range(2, 7), 100_000_000)
+    index("velo_lidar", range(0 if whole else 2, 7), 100_000_000)
     for sensor, frames, period_ns in (
         ("zed_left", 6, 66_666_667),
         ("zed_right", 6, 66_666_667),
-        ("Navtech_Cartesian", 3, 250_000_000),
+        ("Navtech_Cartesian", 5 if whole else 3, 250_000_000),
     ):
         for n in range(frames):
             put(f"{sensor}/{n:06d}.png", png(n))
-        index(sensor, range(8 if sensor == "zed_left" else frames), period_ns)
+        index(sensor, range(8 if sensor == "zed_left" and not whole else frames), period_ns)
     for n in range(200):
         put(f"GPS_IMU_Twist/{n:06d}.txt", GPS_IMU_TEXT.encode())
     index("GPS_IMU_Twist", range(200), 25_000_000)
@@ -135,10 +135,10 @@ def radiate(root: Path) -> Sample:
     return Sample(
         RadiateReader,
         RecordingFiles(root, tuple(sorted(names))),
-        {"/gps/imu": 200, "/gps/imu/fix": 200, "/labels": 2},
+        {"/gps/imu": 200, "/gps/imu/fix": 200, "/labels": 6 if whole else 2},
         "data/tiny/GPS_IMU_Twist.txt",
-        payloads={"/lidar": 5, "/camera/left": 6, "/camera/right": 6, "/radar": 3},
-        refused=2 + 2 + 2 * 2,
+        payloads={"/lidar": 7 if whole else 5, "/camera/left": 6, "/camera/right": 6, "/radar": 5 if whole else 3},
+        refused=0 if whole else 2 + 2 + 2 * 2,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from formats import fuzz
@@ -22,3 +23,11 @@ def test_the_same_seed_gives_the_same_damage() -> None:
         first, again = (fuzz.damaged(content, random.Random(seed)) for _ in range(2))
         assert first == again
     assert len({fuzz.damaged(content, random.Random(seed)) for seed in range(50)}) > 45
+
+
+@pytest.mark.parametrize("target", ["kitti_raw", "radiate"])
+def test_what_is_not_damaged_is_read_whole(target: str, tmp_path: Path) -> None:
+    """Their samples for the contract suite lack files and stamps, which would hide what a variant's damage does."""
+    (tmp_path / "sample").mkdir()
+    sample = fuzz.TARGETS[target](tmp_path / "sample")
+    assert fuzz.read(sample, sample.files, random.Random(0), tmp_path) == "whole"
