@@ -1,11 +1,13 @@
-"""Edge look-ups of 30 features in 1,000,000 rows, beside dict + numpy row, LMDB, and the memory floor.
+"""Edge look-ups of 30 features in 1,000,000 rows, beside dict + numpy row, LMDB, redis, and the memory floor.
 
 Rows come from processes of their own, so that one without Numba is really without. Also: building, size, verifying, activating.
+Every value tells the version that it is of: it is within ten of ten times the version's number.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import resource
@@ -15,15 +17,19 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.features import numba_note, percentiles
+from benchmarks.features import numba_note, percentiles, redis_server
 from benchmarks.harness import Options, Row, fastest, row
 
 ROWS, FEATURES, CALLS = 1_000_000, 30, 20_000
+FEAST, FEAST_ROWS = "feast sqlite", 20_000
+VERSIONS, READS, BATCH = 2, 10_000_000, 10_000
 _RAW = ROWS * FEATURES * 8
 
 
@@ -32,7 +38,7 @@ def rows(options: Options) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="fleet-bench-") as scratch:
         folder = Path(scratch)
         found = _build(folder)
-        for step in ("plain", "compiled", "import_plain", "import_compiled", "activate"):
+        for step in ("plain", "compiled", "import", "activate"):
             ended = subprocess.run(
                 [sys.executable, "-m", "benchmarks.features_edge", step, scratch],
                 capture_output=True,
@@ -55,43 +61,52 @@ def _build(folder: Path) -> list[Row]:
 
     random = np.random.default_rng(0)
     names = [f"f{index}" for index in range(FEATURES)]
-    columns = {name: pa.array(random.normal(size=ROWS)) for name in names}
     ids = random.permutation(ROWS).astype(np.int64) * 7919
     np.save(folder / "ids.npy", ids)
-    table = pa.table({"cell": pa.array(ids), EVENT_TIME: pa.array(np.full(ROWS, time.time_ns())), **columns})
-    view = SnapshotView("place", 1, ["cell"], names, table, 0, "bench")
-    path = folder / "place.snapshot"
+    keys = {"cell": pa.array(ids), EVENT_TIME: pa.array(np.full(ROWS, time.time_ns()))}
+    values = random.random((FEATURES, ROWS)) * 9
+    views = [
+        SnapshotView("place", 1, ["cell"], names, pa.table({**keys, **dict(zip(names, made, strict=True))}), 0, "bench")
+        for made in (values + 10 * version for version in range(VERSIONS))
+    ]
 
-    def build() -> int:
+    def build(version: int = 0) -> int:
         return build_snapshot(
-            path, [view], service="bench", lakefs_commit="", delta_versions={}, durable=False
+            folder / f"{version}.snapshot",
+            [views[version]],
+            service="bench",
+            lakefs_commit="",
+            delta_versions={},
+            durable=False,
         ).file_bytes
 
     zeros = bytes(1 << 20)
 
     def floor() -> None:
         with open(folder / "floor", "wb") as file:
-            for _ in range(path.stat().st_size >> 20):
+            for _ in range(size >> 20):
                 file.write(zeros)
 
     size = build()
     times = fastest({"ours": build, "floor": floor}, repeats=3)
     (folder / "floor").unlink()
-    note = f"{ROWS / times['ours'] / 1e6:.2f} M rows/s; {size / _RAW:.3f} x raw; floor: writing as many bytes; {numba_note()}"
+    times[FEAST] = _feast_row_s(folder) * ROWS
+    note = (
+        f"{ROWS / times['ours'] / 1e6:.2f} M rows/s; {size / _RAW:.3f} x raw; floor: writing as many bytes; {FEAST} "
+        f"materialises {FEAST_ROWS} rows, {ROWS / times[FEAST]:.0f} a second, scaled to {ROWS}; {numba_note()}"
+    )
     found = [row(f"build a snapshot of {ROWS} x {FEATURES}", times, note=note)]
     key = SigningKey.create(folder / "key", "a passphrase for benchmarks")
     ring = KeyRing([key.public])
     (folder / "root").mkdir()
-    for version in range(2):
-        build_bundle(
-            path, folder / f"bundle{version}", [key], kernels=[{"feature": str(version), "kernel": "", "identity": ""}]
-        )
-        ids_ = bundles.install(folder / f"bundle{version}", folder / "root", ring).id
-        bundles.activate(folder / "root", ids_, ring)
+    for version in range(VERSIONS):
+        build(version)
+        build_bundle(folder / f"{version}.snapshot", folder / f"bundle{version}", [key], kernels=[])
+        bundles.activate(folder / "root", bundles.install(folder / f"bundle{version}", folder / "root", ring).id, ring)
     manifest = bundles.Manifest.read(folder / "bundle0", ring)
 
     def sha256() -> str:
-        with open(path, "rb") as file:
+        with open(folder / "0.snapshot", "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     times = fastest({"ours": lambda: manifest.check(folder / "bundle0"), "floor": sha256}, repeats=3)
@@ -99,6 +114,16 @@ def _build(folder: Path) -> list[Row]:
         *found,
         row(f"verify a bundle of {size >> 20} MiB", times, note=f"floor: sha256 of the same bytes; {numba_note()}"),
     ]
+
+
+def _feast_row_s(folder: Path) -> float:
+    """Seconds that Feast takes per row to put rows into its own online store, which stays for look-ups."""
+    from benchmarks.features_online import feast_store, materialise
+
+    store = feast_store(folder, FEAST, {"type": "sqlite", "path": "online.db"}, FEAST_ROWS)
+    started = time.perf_counter()
+    materialise(store)
+    return (time.perf_counter() - started) / FEAST_ROWS
 
 
 def _open(folder: Path, compiled: bool):  # type: ignore[no-untyped-def]
@@ -113,6 +138,11 @@ def _keys(folder: Path, count: int) -> list[int]:
 
 
 def _lookups(folder: Path, compiled: bool) -> list[Row]:
+    with redis_server(folder) as redis:
+        return _beside_peers(folder, compiled, redis)
+
+
+def _beside_peers(folder: Path, compiled: bool, redis: str | None) -> list[Row]:
     import lmdb
 
     bundle = _open(folder, compiled)
@@ -139,6 +169,8 @@ def _lookups(folder: Path, compiled: bool) -> list[Row]:
         "dict and numpy row": by_dict,
         "lmdb": by_lmdb,
     }
+    if redis:
+        work["redis"] = _by_redis(redis, where, matrix, values)
     p50, p99 = percentiles(work, _keys(folder, CALLS))
     note = f"p50; p99 {', '.join(f'{name} {seconds * 1e6:.1f} us' for name, seconds in p99.items())}; {numba_note()}"
     found = [
@@ -151,6 +183,22 @@ def _lookups(folder: Path, compiled: bool) -> list[Row]:
     if compiled:
         found += _native(folder, bundle)
     return found
+
+
+def _by_redis(address: str, where: dict[int, int], matrix: np.ndarray, values: np.ndarray) -> Callable[[int], object]:
+    """Rows under the keys that LMDB has them under."""
+    from redis import Redis
+
+    host, _, port = address.partition(":")
+    client = Redis(host=host, port=int(port))
+    rows_ = iter(where.items())
+    while block := list(itertools.islice(rows_, BATCH)):
+        client.mset({key.to_bytes(8, "big"): matrix[index].tobytes() for key, index in block})
+
+    def look_up(key: int) -> None:
+        values[:] = np.frombuffer(client.get(key.to_bytes(8, "big")), np.float64)  # type: ignore[arg-type]
+
+    return look_up
 
 
 def _native(folder: Path, bundle) -> list[Row]:  # type: ignore[no-untyped-def]
@@ -210,34 +258,62 @@ def _native(folder: Path, bundle) -> list[Row]:  # type: ignore[no-untyped-def]
     return found
 
 
-def _import(folder: Path, compiled: bool) -> list[Row]:
-    program = (
-        "import time; began = time.perf_counter()\n"
-        "from benchmarks.features_edge import _first\n"
-        f"_first({str(folder)!r}, {compiled}, began)"
-    )
-    ended = [
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-        for _ in range(4)
-    ]
-    said = [json.loads(text) for text in ended[1:]]  # the first fills caches
-    seconds = statistics.median(one["seconds"] for one in said)
-    note = f"{statistics.median(one['mib'] for one in said):.0f} MiB beyond the map; {said[0]['note']}"
+def _import(folder: Path) -> list[Row]:
+    """Each in new processes, of which the first fills caches."""
+    calls = {
+        "numpy path": "_first(folder, False, began)",
+        "compiled path": "_first(folder, True, began)",
+        FEAST: "_first_of_feast(folder, began)",
+    }
+    taken: dict[str, dict[str, float]] = {}
+    for name, call in calls.items():
+        program = (
+            "import time; began = time.perf_counter()\n"
+            "from benchmarks.features_edge import _first, _first_of_feast\n"
+            f"folder = {str(folder)!r}; {call}"
+        )
+        command = [sys.executable, "-W", "ignore", "-c", program]
+        ended = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(4)]
+        said = [json.loads(text.splitlines()[-1]) for text in ended[1:]]
+        taken[name] = {key: statistics.median(one[key] for one in said) for key in said[0]}
+    feast = taken.pop(FEAST)
     return [
-        row(f"edge import to first look-up, {'compiled' if compiled else 'numpy'} path", {"ours": seconds}, note=note)
+        row(
+            f"edge import to first look-up, {name}",
+            {"ours": own["s"], FEAST: feast["s"]},
+            note=f"{own['mib']:.0f} MiB beyond the map, peak {own['peak_mib']:.0f} MiB with files; {FEAST}: "
+            f"{feast['mib']:.0f} MiB, without torch; {'numba loaded' if own['numba'] else 'without numba'}",
+        )
+        for name, own in taken.items()
     ]
 
 
 def _first(folder: str, compiled: bool, began: float) -> None:
     bundle = _open(Path(folder), compiled)
     bundle.lookup("place", 7919, bundle.answer("place"))
+    _say(began)
+
+
+def _first_of_feast(folder: str, began: float) -> None:
+    # Feast loads it where it is installed, and needs it for nothing here.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    from feast import FeatureStore
+
+    from benchmarks.features_online import NAMES
+
+    store = FeatureStore(repo_path=str(Path(folder) / FEAST))
+    store.get_online_features(features=[f"place:{name}" for name in NAMES], entity_rows=[{"cell": 7}]).to_dict()
+    _say(began)
+
+
+def _say(began: float) -> None:
     seconds = time.perf_counter() - began
     anonymous = [
         line for line in Path("/proc/self/smaps_rollup").read_text().splitlines() if line.startswith("Anonymous")
     ]
     mib = int(anonymous[0].split()[1]) / 1024
-    note = f"peak {_peak_mib():.0f} MiB with files; {numba_note()}"
-    sys.stdout.write(json.dumps({"seconds": seconds, "mib": mib, "note": note}))
+    said = {"s": seconds, "mib": mib, "peak_mib": _peak_mib(), "numba": "numba" in sys.modules}
+    sys.stdout.write("\n" + json.dumps(said))
 
 
 def _peak_mib() -> float:
@@ -245,11 +321,8 @@ def _peak_mib() -> float:
 
 
 def _activate(folder: Path) -> list[Row]:
-    """Look-ups while versions change four times a second, beside the same ones in peace."""
-    from fleet_assets.edge import bundle as bundles
-    from fleet_assets.signing.keys import KeyRing
-
-    root, ring = folder / "root", KeyRing.read(folder / "key.pub")
+    """Look-ups while versions change four times a second, beside the same ones in peace; and how many answers are mixed while
+    another thread takes up versions that change all the time."""
     bundle = _open(folder, True)
     out, keys = bundle.answer("place"), _keys(folder, 200_000)
 
@@ -265,34 +338,71 @@ def _activate(folder: Path) -> list[Row]:
 
     look_up(True)
     calm = float(np.percentile(look_up(True), 99))
-    over = threading.Event()
+    with _changing(folder, every_s=0.25):
+        busy = float(np.percentile(look_up(True), 99))
+    with _changing(folder, every_s=0.0):
+        mixed, activations = _mixed(folder, bundle, np.array(keys))
+    note = (
+        f"p99; {(busy - calm) * 1e6:.1f} us more than without activations; {mixed} of {READS} answers mixed, over {activations} "
+        f"activations; {numba_note()}"
+    )
+    return [row("look-up while versions are activated", {"ours": busy, "floor": calm}, note=note)]
 
-    def change() -> None:
+
+def _mixed(folder: Path, bundle, keys: np.ndarray) -> tuple[int, int]:  # type: ignore[no-untyped-def]
+    """(answers with a value that is not of the version that they name, how often another version was taken up)."""
+    from fleet_assets.edge import bundle as bundles
+    from fleet_assets.signing.keys import KeyRing
+
+    ring = KeyRing.read(folder / "key.pub")
+    version_of = {bundles.Manifest.read(folder / f"bundle{n}", ring).id: n for n in range(VERSIONS)}
+    over, mixed = threading.Event(), 0
+
+    def take_up() -> int:
+        count = 0
         while not over.is_set():
-            bundles.rollback(root, ring) if len(bundles.state(root)["previous"]) else None
-            for id_ in sorted(path.name for path in (root / "versions").iterdir()):
-                bundles.activate(root, id_, ring)
-                time.sleep(0.25)
+            count += bundle.refresh()
+        return count
 
-    # In another process: on a device, what installs is not what looks up.
+    with ThreadPoolExecutor(1) as pool:
+        taken_up = pool.submit(take_up)
+        try:
+            for start in range(0, READS, BATCH):
+                values, _, _, versions = bundle.lookup_many("place", keys[start % keys.size :][:BATCH])
+                least = 10 * version_of[versions.bundle]
+                mixed += int(np.count_nonzero(((values < least) | (values >= least + 10)).any(axis=1)))
+        finally:
+            over.set()
+    return mixed, taken_up.result()
+
+
+@contextmanager
+def _changing(folder: Path, *, every_s: float) -> Iterator[None]:
+    """Versions activated in turn by another process: on a device, what installs is not what looks up."""
+    from fleet_assets.edge import bundle as bundles
+    from fleet_assets.signing.keys import KeyRing
+
+    root, ring = folder / "root", KeyRing.read(folder / "key.pub")
     child = os.fork()
     if not child:
-        change()
+        try:
+            for id_ in itertools.cycle(path.name for path in (root / "versions").iterdir()):
+                bundles.activate(root, id_, ring)
+                time.sleep(every_s)
+        finally:
+            os._exit(1)
     try:
-        busy = float(np.percentile(look_up(True), 99))
+        yield
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
-    note = f"p99; {(busy - calm) * 1e6:.1f} us more than without activations; {numba_note()}"
-    return [row("look-up while versions are activated", {"ours": busy, "floor": calm}, note=note)]
 
 
 if __name__ == "__main__":
     steps: dict[str, Callable[[Path], list[Row]]] = {
         "plain": lambda folder: _lookups(folder, False),
         "compiled": lambda folder: _lookups(folder, True),
-        "import_plain": lambda folder: _import(folder, False),
-        "import_compiled": lambda folder: _import(folder, True),
+        "import": _import,
         "activate": _activate,
     }
     sys.stdout.write(json.dumps(steps[sys.argv[1]](Path(sys.argv[2]))))

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.features import numba_note, percentiles
+from benchmarks.features import await_port, numba_note, percentiles, redis_server
 from benchmarks.harness import Options, Row, row
 from fleet_assets.services.home import free_ports
 
 ROWS, FEATURES = 5_000, 30
 _OURS = "fleet_assets.features.online_store.SnapshotOnlineStore"
-_NAMES = [f"f{index}" for index in range(FEATURES)]
+NAMES = [f"f{index}" for index in range(FEATURES)]
 _T = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -38,7 +35,8 @@ def rows(options: Options) -> list[Row]:
         return list(json.loads(ended.stdout.splitlines()[-1]))
 
 
-def _store(folder: Path, name: str, online: dict[str, Any]) -> Any:
+def feast_store(folder: Path, name: str, online: dict[str, Any], rows: int = ROWS) -> Any:
+    """Feast over a file of rows of FEATURES features; `materialise` puts them online."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig
@@ -50,9 +48,9 @@ def _store(folder: Path, name: str, online: dict[str, Any]) -> Any:
     random = np.random.default_rng(0)
     table = pa.table(
         {
-            "cell": pa.array(range(ROWS), pa.int64()),
-            "event_timestamp": pa.array([_T] * ROWS, pa.timestamp("us", "UTC")),
-            **{feature: random.normal(size=ROWS) for feature in _NAMES},
+            "cell": pa.array(range(rows), pa.int64()),
+            "event_timestamp": pa.array([_T] * rows, pa.timestamp("us", "UTC")),
+            **{feature: random.normal(size=rows) for feature in NAMES},
         }
     )
     pq.write_table(table, folder / "place.parquet")
@@ -69,46 +67,19 @@ def _store(folder: Path, name: str, online: dict[str, Any]) -> Any:
     source = FileSource(path=str(folder / "place.parquet"), timestamp_field="event_timestamp")
     cell = Entity(name="cell", value_type=ValueType.INT64)
     view = FeatureView(
-        name="place", entities=[cell], schema=[Field(name=n, dtype=Float64) for n in _NAMES], source=source
+        name="place", entities=[cell], schema=[Field(name=n, dtype=Float64) for n in NAMES], source=source
     )
     store.apply([cell, view])
-    store.materialize(_T - timedelta(days=1), _T + timedelta(days=1))
     return store
 
 
-@contextmanager
-def _redis(folder: Path) -> Iterator[str | None]:
-    """A server of Debian's package on a free port; None where there is none."""
-    program = shutil.which("redis-server")
-    if program is None:
-        yield None
-        return
-    port = free_ports(1)[0]
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        try:
-            _await(port)
-            yield f"127.0.0.1:{port}"
-        finally:
-            server.terminate()
-
-
-def _await(port: int, timeout_s: float = 120.0) -> None:
-    import socket
-
-    until = time.monotonic() + timeout_s
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.1)
+def materialise(store: Any) -> None:
+    with contextlib.redirect_stdout(sys.stderr):  # it tells what it does
+        store.materialize(_T - timedelta(days=1), _T + timedelta(days=1))
 
 
 def _api(stores: dict[str, Any], redis: str | None) -> list[Row]:
-    refs = [f"place:{name}" for name in _NAMES]
+    refs = [f"place:{name}" for name in NAMES]
     found = []
     for count, calls in ((1, 3000), (100, 150)):
         requests = [
@@ -132,7 +103,7 @@ def _serve(folder: Path) -> list[Row]:
     """Over HTTP with one worker and one connection that stays; the floor's store has its answer ready."""
     import http.client
 
-    refs = [f"place:{name}" for name in _NAMES]
+    refs = [f"place:{name}" for name in NAMES]
     body = json.dumps({"features": refs, "entities": {"cell": [7]}})
     headers = {"Content-Type": "application/json"}
     servers, connections = [], {}
@@ -144,7 +115,7 @@ def _serve(folder: Path) -> list[Row]:
             command = [sys.executable, "-m", "benchmarks.features_online", "serve", str(folder / repo), str(port), name]
             with open(folder / f"{name}.log", "wb") as log:
                 servers.append(subprocess.Popen(command, env=settings, stdout=log, stderr=log))
-            _await(port)
+            await_port(port)
             connections[name] = http.client.HTTPConnection("127.0.0.1", port)
 
         def ask(name: str) -> bytes:
@@ -180,7 +151,7 @@ def serve(repo: str, port: int, name: str) -> None:
     store = FeatureStore(repo_path=repo)
     if name == "floor":
         online = store._get_provider().online_store
-        ready = store.get_online_features(features=[f"place:{n}" for n in _NAMES], entity_rows=[{"cell": 7}])
+        ready = store.get_online_features(features=[f"place:{n}" for n in NAMES], entity_rows=[{"cell": 7}])
         assert ready.proto
 
         async def answer(*_: Any, **__: Any) -> Any:
@@ -194,14 +165,16 @@ def serve(repo: str, port: int, name: str) -> None:
 
 def main(folder: Path) -> list[Row]:
     warnings.simplefilter("ignore")
-    with _redis(folder) as redis:
+    with redis_server(folder) as redis:
         online = {
             "ours": {"type": _OURS, "path": "online", "fold_rows": 1},
             "feast sqlite": {"type": "sqlite", "path": "online.db"},
         }
         if redis:
             online["feast redis"] = {"type": "redis", "connection_string": redis}
-        stores = {name: _store(folder, name, settings) for name, settings in online.items()}
+        stores = {name: feast_store(folder, name, settings) for name, settings in online.items()}
+        for store in stores.values():
+            materialise(store)
         found = _api(stores, redis)
     return found + _serve(folder)
 
