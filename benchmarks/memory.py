@@ -8,7 +8,10 @@ its note, each at its own most. Recordings are made on the fly, and each is remo
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -43,6 +46,7 @@ def rows(options: Options) -> list[Row]:
 def _of_setup(name: str, setup: recordings.Setup, sizes: Sequence[float]) -> Iterator[Row]:
     """A short recording first, so that what a process takes once is there."""
     with installation(["lakefs", "spark", "webserver", "daemon"]) as home:
+        _hold(home)
         free = shutil.disk_usage(home.root).free
         # As landed, and in the lake: in parts at first, beside the earlier ones.
         needed = 1e9 * (2 * max(sizes) + sum(sizes))
@@ -57,6 +61,13 @@ def _of_setup(name: str, setup: recordings.Setup, sizes: Sequence[float]) -> Ite
             seconds = size * 1e9 / bytes_per_s
             path = _made(home, seconds, setup, f"bench{number}")
             yield _row(home, path, f"{size:g} GB, {name}, {seconds / 60:.0f} minutes")
+
+
+def _hold(home: Home) -> None:
+    """The daemon begins nothing of its own beside what is measured."""
+    command = [sys.executable, "-m", "dagster", "sensor", "stop", "landing", "-m", "fleet_assets.definitions"]
+    environment = {**os.environ, "DAGSTER_HOME": str(home.dagster_home)}
+    subprocess.run(command, env=environment, check=True, capture_output=True)
 
 
 def _row(home: Home, path: Path, work: str) -> Row:

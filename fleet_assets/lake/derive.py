@@ -17,6 +17,7 @@ from fleet_assets.lake.batch import BatchOutcome, DriveOutcome, DriveStatus, run
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.spool import Spool, write_all
 from fleet_assets.lake.tables import Snapshot, Version
+from fleet_assets.lake.tasks import give_back_memory
 from fleet_assets.lake.versions import DriveVersion
 from fleet_assets.lake.writer import TaskWriter
 from fleet_assets.services.home import Home
@@ -77,7 +78,9 @@ class DriveRows(Mapping[str, pa.Table]):
     columns: Mapping[str, Sequence[str] | None]
 
     def __getitem__(self, table: str) -> pa.Table:
-        return self.snapshot.scan(table, self.columns[table], drives=[self.drive_id])
+        rows = self.snapshot.scan(table, self.columns[table], drives=[self.drive_id])
+        give_back_memory()  # reading takes several times what it gives
+        return rows
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.columns)

@@ -78,7 +78,7 @@ def _run(work: Work, items: Sequence[Any]) -> TaskResult:
     return TaskResult(task, work(items, task))
 
 
-def _give_back_memory() -> None:
+def give_back_memory() -> None:
     """Spark keeps its workers: what one has needed for a long drive would stay with it while another works on the next."""
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError, OSError):  # glibc has it
@@ -90,5 +90,5 @@ def _in_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for text in batch.column("work").to_pylist():
             work, items = pickle.loads(base64.b64decode(text))  # noqa: S301 - our own, over an authenticated connection
             done = _run(work, items)
-            _give_back_memory()
+            give_back_memory()
             yield pa.RecordBatch.from_pydict({"task": [done.task], "result": [json.dumps(done.result)]})
