@@ -173,9 +173,8 @@ def _bursts(schedule: Schedule, random: np.random.Generator) -> Done:
 def _reordering(schedule: Schedule, random: np.random.Generator) -> Done:
     first = _some(schedule, random, 0.05)
     first = first[np.diff(first, prepend=-10) > 1]
-    swap = schedule.t_arrival_utc_ns[first].copy()
-    schedule.t_arrival_utc_ns[first] = schedule.t_arrival_utc_ns[first + 1]
-    schedule.t_arrival_utc_ns[first + 1] = swap
+    # It is held back until the next one has come: nothing arrives before it was sent.
+    schedule.t_arrival_utc_ns[first] = schedule.t_arrival_utc_ns[first + 1] + 1_000
     return {"messages": first.size}
 
 

@@ -223,6 +223,11 @@ def _bursts(decoded: DecodedDrive, done: dict[str, Any]) -> None:
 def _reordering(decoded: DecodedDrive, done: dict[str, Any]) -> None:
     assert published(decoded) == SENT
     assert streams(decoded)["lidar"]["backward_steps"] == done["messages"] > 0
+    device, host = stamps(decoded, "lidar")
+    late = host - device - np.median(host - device)
+    assert late.min() > -20 * MS  # nothing comes before it was sent
+    assert (late > 80 * MS).sum() == done["messages"]
+    assert [model["status"] for model in clocks(synchronised(decoded))["lidar"]] == ["ok"]
 
 
 def _duplicates(decoded: DecodedDrive, done: dict[str, Any]) -> None:
