@@ -50,14 +50,14 @@ def synchronise(
             [schema.empty_table(), *(table for table in tables if table.schema.equals(schema))]
         )
     assert sum(table.num_rows for table in inputs.values()) == sum(table.num_rows for table in tables)
-    found = _whole(inputs, DRIVE, streams=streams, alignment=alignment or UNBOUNDED)
+    found = whole(inputs, DRIVE, streams=streams, alignment=alignment or UNBOUNDED)
     for name, table in found.items():
         assert table.schema.equals(load_tables()[name].arrow_schema), name
         table.validate(full=True)
     return found
 
 
-def _whole(
+def whole(
     inputs: Mapping[str, pa.Table],
     drive_id: str,
     *,
@@ -72,7 +72,7 @@ def _whole(
 
 def synchronised(decoded: DecodedDrive) -> dict[str, pa.Table]:
     """A decoded drive's tables of synchronise, by the contracts and the policy that come with the product."""
-    return _whole(tables(decoded), decoded.item.drive_id)
+    return whole(tables(decoded), decoded.item.drive_id)
 
 
 def clocks(found: dict[str, pa.Table]) -> dict[str, list[dict[str, Any]]]:

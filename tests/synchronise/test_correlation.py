@@ -10,13 +10,9 @@ import pyarrow as pa
 import pytest
 from ingest.decoding import decode, tables
 from simulate.conftest import START, write
-from synchronise.drives import MS
+from synchronise.drives import MS, clocks, whole
 
-from fleet_assets.capture.drive_key import DriveKey
-from fleet_assets.contracts.loader import load_streams
 from fleet_assets.synchronise.clock_model import Line
-from fleet_assets.synchronise.drive import synchronise_drive
-from fleet_assets.synchronise.policy import load_alignment
 
 DRIVES = 20
 
@@ -30,9 +26,7 @@ def poses_without_arrival(folder: Path, seed: int) -> tuple[dict[str, Any], np.n
     number = poses.column_names.index("t_host_ns")
     never = pa.nulls(poses.num_rows, pa.int64())
     found["ingest.poses"] = poses.set_column(number, poses.schema.field(number), never)
-    key = DriveKey.parse(decoded.item.drive_id)
-    made = synchronise_drive(found, str(key), key.day, load_streams(), load_alignment())
-    (row,) = (row for row in made["synchronise.clock_models"].to_pylist() if row["stream"] == "pose")
+    (row,) = clocks(whole(found, decoded.item.drive_id))["pose"]
     (known,) = truth["clocks"]["vehicle_pc"]
     line = Line(known["t_anchor_ns"], known["offset_ns"], known["skew_ppm"])
     return row, poses["t_device_ns"].to_numpy(), line
