@@ -33,19 +33,21 @@ def numba_note() -> str:
     return "numba loaded" if "numba" in sys.modules else "without numba"
 
 
-_IN_TURN = 200  # calls
+_IN_TURN, _NOT_TIMED = 200, 10  # calls
 
 
 def percentiles(
     work: Mapping[str, Callable[[Any], object]], arguments: Iterable[Any]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Median and 99th percentile, in seconds, of single calls with each argument; they take turns after some calls each, so
-    that one does not find the caches as another left them."""
+    """Median and 99th percentile, in seconds, of single calls with each argument. They take turns after some calls each, of
+    which the first are not timed: those find the processor's caches as another left them."""
     taken: dict[str, list[float]] = {name: [] for name in work}
     remaining = iter(arguments)
     while block := list(itertools.islice(remaining, _IN_TURN)):
         for name, call in work.items():
-            for argument in block:
+            for argument in block[:_NOT_TIMED]:
+                call(argument)
+            for argument in block[_NOT_TIMED:]:
                 started = time.perf_counter()
                 call(argument)
                 taken[name].append(time.perf_counter() - started)
