@@ -8,7 +8,7 @@ does not count towards `mostly`; NaN is null.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
@@ -72,12 +72,8 @@ class DriveEvaluation:
     on columns that a batch does not carry are left to the audit.
     """
 
-    def __init__(self, contract: HasRules, *, blocking: bool = True) -> None:
-        self._tallies = [_Tally(rule) for rule in contract.rules if rule.scope == "drive" and rule.blocking == blocking]
-
-    @property
-    def rules(self) -> list[Rule]:
-        return [tally.rule for tally in self._tallies]
+    def __init__(self, contract: HasRules) -> None:
+        self._tallies = _tallies(contract, "drive")
 
     def observe(self, rows: pa.Table) -> None:
         for tally in self._tallies:
@@ -98,18 +94,19 @@ def evaluate_rows(contract: HasRules, rows: pa.Table) -> list[RowFailure]:
     return failures
 
 
-def evaluate_drive(contract: HasRules, rows: pa.Table, *, blocking: bool = True) -> list[RuleFailure]:
-    """Rules of scope drive over all rows of one drive (see DriveEvaluation for rows in batches)."""
-    evaluation = DriveEvaluation(contract, blocking=blocking)
-    evaluation.observe(rows)
-    return evaluation.failures()
+def evaluate_drive(contract: HasRules, rows: pa.Table | Iterable[pa.Table]) -> list[RuleFailure]:
+    """Blocking rules of scope drive over all rows of one drive, which may come in pieces (see DriveEvaluation for those that are
+    handed in). Nothing is read of an iterable where there is no such rule."""
+    return evaluate(contract, rows, "drive")
 
 
-def evaluate(contract: HasRules, rows: pa.Table, scope: Scope) -> list[RuleFailure]:
+def evaluate(contract: HasRules, rows: pa.Table | Iterable[pa.Table], scope: Scope) -> list[RuleFailure]:
     """Blocking rules of one scope over a whole table (scope table) or one drive's rows (scope drive)."""
-    tallies = [_Tally(rule) for rule in contract.rules if rule.scope == scope and rule.blocking]
-    for tally in tallies:
-        _count(tally, rows)
+    tallies = _tallies(contract, scope)
+    if tallies:
+        for piece in [rows] if isinstance(rows, pa.Table) else rows:
+            for tally in tallies:
+                _count(tally, piece)
     return [_failure(tally) for tally in tallies if not tally.holds]
 
 
@@ -145,6 +142,10 @@ def broken(rule: Rule, rows: pa.Table) -> np.ndarray:
             return np.zeros(rows.num_rows, dtype=bool)
         case other:
             raise ValueError(f"no evaluator for {other}")
+
+
+def _tallies(contract: HasRules, scope: Scope) -> list[_Tally]:
+    return [_Tally(rule) for rule in contract.rules if rule.scope == scope and rule.blocking]
 
 
 def _count(tally: _Tally, rows: pa.Table) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fleet_assets.contracts.loader import load_tables
-from fleet_assets.contracts.rules import DriveEvaluation
+from fleet_assets.contracts.rules import evaluate_drive
 from fleet_assets.synchronise.clock_model import ClockModel
 from fleet_assets.synchronise.policy import Limits
 
@@ -33,16 +33,11 @@ class Fault:
 
 def broken_rules(tables: Mapping[str, Iterable[pa.Table]]) -> list[Fault]:
     """Blocking rules of scope drive in the tables' contracts. tables: in pieces; asked for only where there is such a rule."""
-    faults = []
-    for name, pieces in tables.items():
-        evaluation = DriveEvaluation(load_tables()[name])
-        for rows in pieces if evaluation.rules else ():
-            evaluation.observe(rows)
-        faults += [
-            Fault(name, failure.rule.name, f"{failure.rule.description} {failure.count} rows.", failure.count)
-            for failure in evaluation.failures()
-        ]
-    return faults
+    return [
+        Fault(name, failure.rule.name, f"{failure.rule.description} {failure.count} rows.", failure.count)
+        for name, pieces in tables.items()
+        for failure in evaluate_drive(load_tables()[name], pieces)
+    ]
 
 
 def out_of_bounds(

@@ -78,11 +78,12 @@ def test_rules_read_row_by_row(rows, cut):
         drive = rule_of(expectation, {**kwargs, "mostly": 0.75}, "drive")
         fails = any(counted) and (sum(counted) - sum(expected)) / sum(counted) < 0.75
         assert bool(evaluate_drive(Holder(drive), table)) == fails
-        batches = DriveEvaluation(Holder(drive))
-        for start in range(0, table.num_rows, 3):
-            batches.observe(table.slice(start, 3))
+        batches, pieces = DriveEvaluation(Holder(drive)), [table.slice(n, 3) for n in range(0, table.num_rows, 3)]
+        for piece in pieces:
+            batches.observe(piece)
         # As text, in which a NaN equals itself.
-        assert repr(batches.failures()) == repr(evaluate_drive(Holder(drive), table))
+        whole = repr(evaluate_drive(Holder(drive), table))
+        assert repr(batches.failures()) == repr(evaluate_drive(Holder(drive), iter(pieces))) == whole
 
 
 @given(rows=ROWS)
@@ -119,6 +120,11 @@ def test_rules_that_do_not_block_cost_nothing():
     mild = Rule("mild", "row", False, model.BETWEEN, {"column": "x", "max_value": 0}, "why")
     assert not evaluate_rows(Holder(mild), table)
     assert not evaluate(Holder(mild), table, "row")
+    read: list[pa.Table] = []
+    pieces = (read.append(table) or table for _ in range(2))
+    mild_for_drives = Rule("mild", "drive", False, model.BETWEEN, {"column": "x", "max_value": 0}, "why")
+    assert not evaluate_drive(Holder(mild_for_drives), pieces)
+    assert not read
 
 
 def imu_rows(count: int) -> pa.Table:
