@@ -44,9 +44,14 @@ def input_columns(streams: Mapping[str, StreamContract], alignment: Alignment) -
 
 def _value_columns(stream: str, alignment: Alignment) -> tuple[str, ...]:
     """Columns of a stream that the motion may be taken from."""
-    named = [source.column for sources in alignment.ego.values() for source in sources if source.stream == stream]
+    named = (source.column for source in _sources(stream, alignment) if source.column is not None)
     parts = ORIENTATION if stream in alignment.orientation else ()
-    return tuple(dict.fromkeys((*filter(None, named), *parts)))
+    return tuple(dict.fromkeys((*named, *parts)))
+
+
+def _sources(stream: str, alignment: Alignment) -> list[Source]:
+    """What of a stream the ego motion may be taken from."""
+    return [source for sources in alignment.ego.values() for source in sources if source.stream == stream]
 
 
 def synchronise_drive(
@@ -65,12 +70,9 @@ def synchronise_drive(
     constants = {"drive_id": drive_id, "day": day}
     motions = [ego_motion(frames, channels, alignment, policy) for policy in alignment.policies]
     aligned = _Aligned(frames, channels, alignment, motions, constants)
-    told: Made = {
-        CLOCK_MODELS: [_rows(CLOCK_MODELS, models, constants)],
-        FRAMES: [aligned.frame_rows(number, needed) for number in range(len(motions))],
-    }
-    of_first_policy = next(iter(told[FRAMES]))
-    faults = out_of_bounds(models, of_first_policy, needed, alignment.limits)
+    frame_rows = [aligned.frame_rows(number, needed) for number in range(len(motions))]
+    told: Made = {CLOCK_MODELS: [_rows(CLOCK_MODELS, models, constants)], FRAMES: frame_rows}
+    faults = out_of_bounds(models, frame_rows[0], needed, alignment.limits)
     faults += broken_rules({**told, MATCHES: aligned.match_rows()})
     kept_rows: Made = {FRAMES: [], MATCHES: []} if faults else {MATCHES: aligned.match_rows()}
     return {**told, **kept_rows, QUARANTINE: [_rows(QUARANTINE, faults, constants)]}, faults
@@ -243,9 +245,7 @@ def _values(table: pa.Table, contract: StreamContract, alignment: Alignment) -> 
     """What ego motion may be taken from: float64 columns; of a bus, signals, NaN in rows of other signals."""
     if contract.kind == "bus":
         value = _floats(table, "value")
-        named = {
-            source.signal for sources in alignment.ego.values() for source in sources if source.stream == contract.name
-        }
+        named = {source.signal for source in _sources(contract.name, alignment)}
         return {
             signal: np.where(pc.equal(table["signal"], signal).to_numpy(), value, np.nan)
             for signal in pc.unique(table["signal"]).to_pylist()
