@@ -16,7 +16,7 @@ from fleet_assets.curate.scenarios import hits, load_scenarios, scenarios_finger
 from fleet_assets.curate.surroundings import TABLE as SURROUNDINGS
 from fleet_assets.curate.surroundings import Payload, surroundings
 from fleet_assets.features.policy import load_live_policy
-from fleet_assets.lake.derive import Derivation, Made
+from fleet_assets.lake.derive import Derivation, DriveRows, Made
 from fleet_assets.lake.payload import stream_payload
 from fleet_assets.lake.tables import Snapshot
 from fleet_assets.lake.versions import DriveVersion, version_of
@@ -45,9 +45,11 @@ def _version(inputs: Mapping[str, str]) -> DriveVersion:
     )
 
 
-def _make(snapshot: Snapshot, drive: str, tables: Mapping[str, pa.Table]) -> tuple[Made, list[str]]:
-    made = tell(dict(tables), drive, lambda rows: stream_payload(snapshot.repository, snapshot.commit_id, rows))
-    return {name: [rows] for name, rows in made.items() if rows.num_rows}, []
+def _make(snapshot: Snapshot, drive: str, rows: DriveRows) -> tuple[Made, list[str]]:
+    made = tell(
+        rows.read_all(), drive, lambda messages: stream_payload(snapshot.repository, snapshot.commit_id, messages)
+    )
+    return {name: [table] for name, table in made.items() if table.num_rows}, []
 
 
 def tell(tables: Mapping[str, pa.Table], drive: str, payload: Payload) -> dict[str, pa.Table]:

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import pyarrow as pa
-
 from fleet_assets.capture.drive_key import DriveKey
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.features.identity import code_version_of_drives
 from fleet_assets.features.policy import load_live_policy
 from fleet_assets.features.replay import INPUTS, OUTPUTS, replay_drive
-from fleet_assets.lake.derive import Derivation, Made
+from fleet_assets.lake.derive import Derivation, DriveRows, Made
 from fleet_assets.lake.payload import stream_payload
 from fleet_assets.lake.tables import Snapshot
 from fleet_assets.lake.versions import DriveVersion, version_of
@@ -32,15 +30,15 @@ def _version(inputs: Mapping[str, str]) -> DriveVersion:
     )
 
 
-def _make(snapshot: Snapshot, drive: str, tables: Mapping[str, pa.Table]) -> tuple[Made, list[str]]:
+def _make(snapshot: Snapshot, drive: str, rows: DriveRows) -> tuple[Made, list[str]]:
     made = replay_drive(
-        dict(tables),
+        rows.read_all(),
         drive,
         DriveKey.parse(drive).day,
         load_live_policy(),
-        lambda rows: stream_payload(snapshot.repository, snapshot.commit_id, rows),
+        lambda messages: stream_payload(snapshot.repository, snapshot.commit_id, messages),
     )
-    return {name: [rows] for name, rows in made.items() if rows.num_rows}, []
+    return {name: [table] for name, table in made.items() if table.num_rows}, []
 
 
 # Replays the drives.

@@ -39,9 +39,6 @@ class DriveItem:
 
 # Rows of tables, each in pieces, so that those of a long drive are never all there at once.
 Made = Mapping[str, Iterable[pa.Table]]
-# (snapshot, drive, its rows of the inputs) -> (rows of other tables, why the drive is quarantined; empty when it is not).
-# A module's function, for it is pickled.
-Make = Callable[[Snapshot, str, Mapping[str, pa.Table]], tuple[Made, list[str]]]
 
 
 def input_versions(known: Mapping[tuple[str, str], Version], drive: str, inputs: Sequence[str]) -> dict[str, str]:
@@ -82,11 +79,20 @@ class DriveRows(Mapping[str, pa.Table]):
         give_back_memory()  # reading takes several times what it gives
         return rows
 
+    def read_all(self) -> dict[str, pa.Table]:
+        """All of them at once, to be kept."""
+        return dict(self)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.columns)
 
     def __len__(self) -> int:
         return len(self.columns)
+
+
+# (snapshot, drive, its rows of the inputs) -> (rows of other tables, why the drive is quarantined; empty when it is not).
+# A module's function, for it is pickled.
+Make = Callable[[Snapshot, str, DriveRows], tuple[Made, list[str]]]
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import pyarrow as pa
-
 from fleet_assets.capture.drive_key import DriveKey
 from fleet_assets.contracts.loader import load_streams, load_tables
-from fleet_assets.lake.derive import Derivation, Made, input_versions
+from fleet_assets.lake.derive import Derivation, DriveRows, Made, input_versions
 from fleet_assets.lake.tables import Snapshot
 from fleet_assets.lake.versions import DriveVersion, version_of
 from fleet_assets.synchronise.drive import INPUTS, OUTPUTS, input_columns, synchronise_drive
@@ -48,8 +46,8 @@ def _version(inputs: Mapping[str, str]) -> DriveVersion:
     )
 
 
-def _make(_: Snapshot, drive: str, tables: Mapping[str, pa.Table]) -> tuple[Made, list[str]]:
-    made, faults = synchronise_drive(tables, drive, DriveKey.parse(drive).day, load_streams(), load_alignment())
+def _make(_: Snapshot, drive: str, rows: DriveRows) -> tuple[Made, list[str]]:
+    made, faults = synchronise_drive(rows, drive, DriveKey.parse(drive).day, load_streams(), load_alignment())
     return made, [f"{fault.rule}: {fault.reason}" for fault in faults]
 
 
