@@ -9,8 +9,12 @@ from fleet_assets.resources import FleetResource
 
 # Eager, but (1) without the missing-dependency clause: a drive has no upstream table to wait for, and downstream takes
 # what was accepted at its pinned commit; (2) without a check clause, which mixes drives up in range runs; (3) without
-# the reset at the first evaluation: drives that landed before the daemon first looked would never start.
+# the reset at the first evaluation: drives that landed before the daemon first looked would never start. And (4) a drive is
+# in hand until the look after its run made it: Dagster reads what was updated before it reads what is in progress, so what
+# a run makes in between is neither, and would be made again, many times when a thousand drives come at once.
 _condition = dg.AutomationCondition
+_idle = ~_condition.in_progress()
+_in_hand = _condition.in_progress().since(_idle & ~_idle.newly_true()).with_label("in_progress now or at the last look")
 PER_DRIVE = (
     (
         _condition.missing().newly_true().with_label("newly_missing")
@@ -18,7 +22,7 @@ PER_DRIVE = (
         | _condition.code_version_changed()  # contracts and policy are part of it, but for ingest
     ).since(_condition.newly_requested() | _condition.newly_updated())
     & ~_condition.any_deps_in_progress()
-    & ~_condition.in_progress()
+    & ~_in_hand
 ).with_label("new or changed drive, or made otherwise now")
 
 per_drive_sensor = dg.AutomationConditionSensorDefinition(

@@ -121,6 +121,15 @@ class Daemon:
             for drive in drives:
                 self.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=drive))
 
+    def began(self, keys: frozenset[dg.AssetKey], drive: str) -> dg.DagsterRun:
+        """A run of the assets, by hand, that has begun."""
+        return self.instance.create_run_for_job(
+            job_def=defs.resolve_job_def("__ASSET_JOB").get_subset(asset_selection=keys),
+            status=dg.DagsterRunStatus.STARTED,
+            asset_selection=keys,
+            tags={"dagster/partition": drive},
+        )
+
     def landed(self, *drives: str) -> None:
         self.instance.add_dynamic_partitions("drives", list(drives))
         self.happened([RECORDINGS], *drives)
@@ -225,6 +234,23 @@ def test_what_failed_halfway_is_not_asked_for_again_either(daemon: Daemon) -> No
     daemon.happened({key for key in PER_DRIVE if key.path[0] == "ingest"}, A)
     requested = [daemon.tick() for _ in range(3)]
     assert requested[1:] == [{}, {}]
+
+
+@automation
+def test_what_a_run_made_since_the_last_look_is_not_asked_for_again(daemon: Daemon) -> None:
+    """Its run is over, and that it was updated is not seen yet; if it was not, it is asked for a look later."""
+    made = frozenset(GRAPH.get(dg.AssetKey(["features", "ego_motion"])).execution_set_asset_keys)
+    before = {parent for key in made for parent in GRAPH.get(key).parent_keys} - made
+    daemon.landed(A)
+    daemon.tick()
+    daemon.happened(PER_DRIVE, A)
+    assert daemon.tick() == {}
+    run = daemon.began(made, A)
+    daemon.happened(before, A)
+    assert not made & daemon.tick().keys()
+    daemon.instance.report_run_canceled(run)
+    assert not made & daemon.tick().keys()
+    assert made <= daemon.tick().keys()
 
 
 if __name__ == "__main__":
