@@ -17,7 +17,7 @@ from features.tables import T_NS, built, mixed_view, numeric_view, truth
 from features.writers import writers
 
 from fleet_assets.edge import bundle as bundles
-from fleet_assets.edge import features as edge
+from fleet_assets.edge import rows as edge_rows
 from fleet_assets.edge.features import FeatureBundle, Status
 from fleet_assets.errors import FleetError
 from fleet_assets.features.bundle_build import build_bundle, build_delta
@@ -125,7 +125,7 @@ def test_observed_values_count_while_they_are_newer(
     assert status[1].tolist() == [Status.MISSING, Status.FRESH]
     with pytest.raises(FleetError, match="no feature f9"):
         opened.observe("place", 3, {"f9": 1.0}, T_NS)
-    monkeypatch.setattr(edge, "OBSERVED_LIMIT", 3)
+    monkeypatch.setattr(edge_rows, "OBSERVED_LIMIT", 3)
     opened.observe("place", 0, {"f0": 3.0}, T_NS + 70)
     assert opened.lookup("place", 3, out, now_ns).values.tolist() == [1.0, 1.0]  # the oldest went
     assert opened.lookup("place", 0, out, now_ns).values.tolist() == [3.0, 1.0]
