@@ -74,7 +74,7 @@ def make(snapshot: Snapshot, recipe: Recipe, name: str) -> Dataset:
     counted = _counted(clips, split_of)
     found_leaks = leaks([one.facts for one in drives], split_of, recipe.together_ns)
     rates = list(map(str, rare_labels(counted, recipe.label_rate_share, recipe.label_rate_drives)))
-    simulation = _simulation(snapshot, drives)
+    simulation = simulation_findings(snapshot, drives)
     clip_rows = _clip_rows(key, clips, split_of)
     filed = {"drive_id": key, "day": day_of(key)}
     cover = coverage(counted, SPLITS, recipe.wanted_drives, recipe.wanted_objects)
@@ -256,7 +256,7 @@ def _counted(clips: Chosen, split_of: Mapping[str, str]) -> Counted:
     )
 
 
-def _simulation(snapshot: Snapshot, drives: Sequence[SelectedDrive]) -> list[str]:
+def simulation_findings(snapshot: Snapshot, drives: Sequence[SelectedDrive]) -> list[str]:
     """Large differences of features between simulated and real drives, where there are enough of both."""
     sides = {"simulated": [one.drive for one in drives if one.simulated]}
     sides["real"] = [one.drive for one in drives if not one.simulated]

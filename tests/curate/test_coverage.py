@@ -13,7 +13,7 @@ from features.test_checks import Rows
 
 from fleet_assets.contracts.document import ContractError
 from fleet_assets.curate.coverage import CLASSES, Counted, coverage, rare_labels, wilson
-from fleet_assets.curate.dataset import _simulation
+from fleet_assets.curate.dataset import simulation_findings
 from fleet_assets.curate.manifest import FORMAT, Manifest, checked_name, difference
 from fleet_assets.curate.recipe import FOLDER, load_recipe
 from fleet_assets.curate.selection import SelectedDrive
@@ -74,7 +74,7 @@ def test_simulated_drives_that_are_unlike_real_ones_are_a_finding(shift: float, 
         for name in drives
     ]
     snapshot: Any = Rows(shift, drives)
-    found = _simulation(snapshot, selected)
+    found = simulation_findings(snapshot, selected)
     assert len(found) == findings
     assert all("ambient_light differs between real and simulated" in one for one in found)
 
