@@ -1,7 +1,7 @@
 """Edge look-ups of 30 features in 1,000,000 rows, beside dict + numpy row, LMDB, redis, and the memory floor.
 
-Rows come from processes of their own, so that one without Numba is really without. Also: building, size, verifying, activating.
-Every value tells the version that it is of: it is within ten of ten times the version's number.
+Rows come from processes of their own, so that one without Numba is really without. Also: building, size, verifying; starting and
+activating are in edge_start. Every value tells the version that it is of: it is within ten of ten times the version's number.
 """
 
 from __future__ import annotations
@@ -9,17 +9,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +23,7 @@ from benchmarks.harness import Options, Row, fastest, row
 
 ROWS, FEATURES, CALLS = 1_000_000, 30, 20_000
 FEAST, FEAST_ROWS = "feast sqlite", 20_000
-VERSIONS, READS, BATCH = 2, 10_000_000, 10_000
+VERSIONS, BATCH = 2, 10_000
 _RAW = ROWS * FEATURES * 8
 
 
@@ -38,9 +32,11 @@ def rows(options: Options) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="fleet-bench-") as scratch:
         folder = Path(scratch)
         found = _build(folder)
-        for step in ("plain", "compiled", "import", "activate"):
+        for module, step in (
+            ("features_edge", "plain"), ("features_edge", "compiled"), ("edge_start", "import"), ("edge_start", "activate"),
+        ):  # fmt: skip
             ended = subprocess.run(
-                [sys.executable, "-m", "benchmarks.features_edge", step, scratch],
+                [sys.executable, "-m", f"benchmarks.{module}", step, scratch],
                 capture_output=True,
                 text=True,
                 check=False,
@@ -126,14 +122,14 @@ def _feast_row_s(folder: Path) -> float:
     return (time.perf_counter() - started) / FEAST_ROWS
 
 
-def _open(folder: Path, compiled: bool):  # type: ignore[no-untyped-def]
+def open_bundle(folder: Path, compiled: bool):  # type: ignore[no-untyped-def]
     from fleet_assets.edge.features import FeatureBundle
     from fleet_assets.signing.keys import KeyRing
 
     return FeatureBundle.open(folder / "root", KeyRing.read(folder / "key.pub"), compiled=compiled)
 
 
-def _keys(folder: Path, count: int) -> list[int]:
+def keys_of(folder: Path, count: int) -> list[int]:
     return np.random.default_rng(1).choice(np.load(folder / "ids.npy"), count).tolist()
 
 
@@ -145,7 +141,7 @@ def _lookups(folder: Path, compiled: bool) -> list[Row]:
 def _beside_peers(folder: Path, compiled: bool, redis: str | None) -> list[Row]:
     import lmdb
 
-    bundle = _open(folder, compiled)
+    bundle = open_bundle(folder, compiled)
     view = bundle.snapshot.view("place")
     matrix = np.ascontiguousarray(np.stack([view.rows[str(index)] for index in range(FEATURES)], axis=1))
     where = {key: index for index, key in enumerate(view.rows["key"][:, 0].view(np.int64).tolist())}
@@ -171,7 +167,7 @@ def _beside_peers(folder: Path, compiled: bool, redis: str | None) -> list[Row]:
     }
     if redis:
         work["redis"] = _by_redis(redis, where, matrix, values)
-    p50, p99 = percentiles(work, _keys(folder, CALLS))
+    p50, p99 = percentiles(work, keys_of(folder, CALLS))
     note = f"p50; p99 {', '.join(f'{name} {seconds * 1e6:.1f} us' for name, seconds in p99.items())}; {numba_note()}"
     found = [
         row(
@@ -209,7 +205,7 @@ def _native(folder: Path, bundle) -> list[Row]:  # type: ignore[no-untyped-def]
 
     snapshot = bundle.snapshot
     words, where = snapshot.words, snapshot.view("place").numba_view()
-    keys = np.array(_keys(folder, ROWS), np.int64)
+    keys = np.array(keys_of(folder, ROWS), np.int64)
     used = np.ones(ROWS, np.int64)
     rows_ = kernels.find_many(words, where, keys.view(np.uint64).reshape(-1, 1), used).astype(np.uint64)
     values, status, times = np.empty((1024, FEATURES)), np.empty((1024, FEATURES), np.uint8), np.empty(1024, np.int64)
@@ -258,151 +254,12 @@ def _native(folder: Path, bundle) -> list[Row]:  # type: ignore[no-untyped-def]
     return found
 
 
-def _import(folder: Path) -> list[Row]:
-    """Each in new processes, of which the first fills caches."""
-    calls = {
-        "numpy path": "_first(folder, False, began)",
-        "compiled path": "_first(folder, True, began)",
-        FEAST: "_first_of_feast(folder, began)",
-    }
-    taken: dict[str, dict[str, float]] = {}
-    for name, call in calls.items():
-        program = (
-            "import time; began = time.perf_counter()\n"
-            "from benchmarks.features_edge import _first, _first_of_feast\n"
-            f"folder = {str(folder)!r}; {call}"
-        )
-        command = [sys.executable, "-W", "ignore", "-c", program]
-        ended = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(4)]
-        said = [json.loads(text.splitlines()[-1]) for text in ended[1:]]
-        taken[name] = {key: statistics.median(one[key] for one in said) for key in said[0]}
-    feast = taken.pop(FEAST)
-    return [
-        row(
-            f"edge import to first look-up, {name}",
-            {"ours": own["s"], FEAST: feast["s"]},
-            note=f"{own['mib']:.0f} MiB beyond the map, peak {own['peak_mib']:.0f} MiB with files; {FEAST}: "
-            f"{feast['mib']:.0f} MiB, without torch; {'numba loaded' if own['numba'] else 'without numba'}",
-        )
-        for name, own in taken.items()
-    ]
-
-
-def _first(folder: str, compiled: bool, began: float) -> None:
-    bundle = _open(Path(folder), compiled)
-    bundle.lookup("place", 7919, bundle.answer("place"))
-    _say(began)
-
-
-def _first_of_feast(folder: str, began: float) -> None:
-    # Feast loads it where it is installed, and needs it for nothing here.
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    from feast import FeatureStore
-
-    from benchmarks.features_online import NAMES
-
-    store = FeatureStore(repo_path=str(Path(folder) / FEAST))
-    store.get_online_features(features=[f"place:{name}" for name in NAMES], entity_rows=[{"cell": 7}]).to_dict()
-    _say(began)
-
-
-def _say(began: float) -> None:
-    seconds = time.perf_counter() - began
-    anonymous = [
-        line for line in Path("/proc/self/smaps_rollup").read_text().splitlines() if line.startswith("Anonymous")
-    ]
-    mib = int(anonymous[0].split()[1]) / 1024
-    said = {"s": seconds, "mib": mib, "peak_mib": _peak_mib(), "numba": "numba" in sys.modules}
-    sys.stdout.write("\n" + json.dumps(said))
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _activate(folder: Path) -> list[Row]:
-    """Look-ups while versions change four times a second, beside the same ones in peace; and how many answers are mixed while
-    another thread takes up versions that change all the time."""
-    bundle = _open(folder, True)
-    out, keys = bundle.answer("place"), _keys(folder, 200_000)
-
-    def look_up(refresh: bool) -> list[float]:
-        taken = []
-        for index, key in enumerate(keys):
-            started = time.perf_counter()
-            if refresh and index % 64 == 0:
-                bundle.refresh()
-            bundle.lookup("place", key, out)
-            taken.append(time.perf_counter() - started)
-        return taken
-
-    look_up(True)
-    calm = float(np.percentile(look_up(True), 99))
-    with _changing(folder, every_s=0.25):
-        busy = float(np.percentile(look_up(True), 99))
-    with _changing(folder, every_s=0.0):
-        mixed, activations = _mixed(folder, bundle, np.array(keys))
-    note = (
-        f"p99; {(busy - calm) * 1e6:.1f} us more than without activations; {mixed} of {READS} answers mixed, over {activations} "
-        f"activations; {numba_note()}"
-    )
-    return [row("look-up while versions are activated", {"ours": busy, "floor": calm}, note=note)]
-
-
-def _mixed(folder: Path, bundle, keys: np.ndarray) -> tuple[int, int]:  # type: ignore[no-untyped-def]
-    """(answers with a value that is not of the version that they name, how often another version was taken up)."""
-    from fleet_assets.edge import bundle as bundles
-    from fleet_assets.signing.keys import KeyRing
-
-    ring = KeyRing.read(folder / "key.pub")
-    version_of = {bundles.Manifest.read(folder / f"bundle{n}", ring).id: n for n in range(VERSIONS)}
-    over, mixed = threading.Event(), 0
-
-    def take_up() -> int:
-        count = 0
-        while not over.is_set():
-            count += bundle.refresh()
-        return count
-
-    with ThreadPoolExecutor(1) as pool:
-        taken_up = pool.submit(take_up)
-        try:
-            for start in range(0, READS, BATCH):
-                values, _, _, versions = bundle.lookup_many("place", keys[start % keys.size :][:BATCH])
-                least = 10 * version_of[versions.bundle]
-                mixed += int(np.count_nonzero(((values < least) | (values >= least + 10)).any(axis=1)))
-        finally:
-            over.set()
-    return mixed, taken_up.result()
-
-
-@contextmanager
-def _changing(folder: Path, *, every_s: float) -> Iterator[None]:
-    """Versions activated in turn by another process: on a device, what installs is not what looks up."""
-    from fleet_assets.edge import bundle as bundles
-    from fleet_assets.signing.keys import KeyRing
-
-    root, ring = folder / "root", KeyRing.read(folder / "key.pub")
-    child = os.fork()
-    if not child:
-        try:
-            for id_ in itertools.cycle(path.name for path in (root / "versions").iterdir()):
-                bundles.activate(root, id_, ring)
-                time.sleep(every_s)
-        finally:
-            os._exit(1)
-    try:
-        yield
-    finally:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
+def answer_step(steps: Mapping[str, Callable[[Path], list[Row]]]) -> None:
+    """Prints the rows of the step that the command line names, in the folder that it names."""
+    sys.stdout.write(json.dumps(steps[sys.argv[1]](Path(sys.argv[2]))))
 
 
 if __name__ == "__main__":
-    steps: dict[str, Callable[[Path], list[Row]]] = {
-        "plain": lambda folder: _lookups(folder, False),
-        "compiled": lambda folder: _lookups(folder, True),
-        "import": _import,
-        "activate": _activate,
-    }
-    sys.stdout.write(json.dumps(steps[sys.argv[1]](Path(sys.argv[2]))))
+    answer_step(
+        {"plain": lambda folder: _lookups(folder, False), "compiled": lambda folder: _lookups(folder, True)},
+    )

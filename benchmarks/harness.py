@@ -26,7 +26,8 @@ from fleet_assets.errors import FleetError
 from fleet_assets.services.home import Home
 
 Row = dict[str, Any]
-_SHARED = ("harness", "charts", "recordings", "sync_peers")  # modules of this folder that are no benchmarks
+# Modules of this folder that are no benchmarks.
+_SHARED = ("harness", "charts", "edge_start", "recordings", "sync_peers")
 
 
 @dataclass(frozen=True)
