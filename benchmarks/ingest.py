@@ -74,16 +74,13 @@ class _Bench:
         self.drives = 0
 
     def row(self, work: str, seconds: float, setup: recordings.Setup, *, peer: bool = False) -> Row:
-        folder = self.home.landing / "bench"  # where a vehicle uploads to: its files stay, and get their manifest
-        folder.mkdir(parents=True)
-        path = folder / "bench.mcap"
         self.drives += 1
-        messages = recordings.write(path, seconds, setup, vehicle=f"bench{self.drives}")
-        steps = self._ours(folder, messages, round(seconds * setup.lidar_hz))
+        path, messages = recordings.land(self.home.landing, seconds, setup, f"bench{self.drives}")
+        steps = self._ours(path.parent, messages, round(seconds * setup.lidar_hz))
         floor_s = _timed(lambda: self._floor(path, messages))
         peers = {"rosbag-resurrector": _timed(lambda: _resurrector(path))} if peer else {}
         size = path.stat().st_size
-        shutil.rmtree(folder)
+        shutil.rmtree(path.parent)
         told = ", ".join(f"{name} {took:.1f} s" for name, took in steps.items())
         note = f"{size / 1e9:.2f} GB, {messages} messages: {told}"
         console.say(f"{work}: ours {sum(steps.values()):.1f} s, floor {floor_s:.1f} s; {note}")

@@ -56,12 +56,12 @@ def _of_setup(name: str, setup: recordings.Setup, sizes: Sequence[float]) -> Ite
             raise FleetError(
                 f"{free / 1e9:.0f} GB are free where {needed / 1e9:.0f} GB are needed", remedy="Give smaller sizes."
             )
-        probe = _made(home, _PROBE_S, setup, "probe")
+        probe, _ = recordings.land(home.landing, _PROBE_S, setup, "probe")
         bytes_per_s = probe.stat().st_size / _PROBE_S
         _carry(home, probe)
         for number, size in enumerate(sizes):
             seconds = size * 1e9 / bytes_per_s
-            path = _made(home, seconds, setup, f"bench{number}")
+            path, _ = recordings.land(home.landing, seconds, setup, f"bench{number}")
             yield _row(home, path, f"{size:g} GB, {name}, {seconds / 60:.0f} minutes")
 
 
@@ -87,14 +87,6 @@ def peak_row(work: str, seconds: float, watch: Watch, note: str) -> Row:
     peak_mib = watch.peak / 2**20
     console.say(f"{work} in {seconds:.0f} s: most at once {peak_mib:.0f} MiB; {note}")
     return {"work": work, "ours_s": seconds, "peers_s": {}, "floor_s": None, "peak_mib": peak_mib, "note": note}
-
-
-def _made(home: Home, seconds: float, setup: recordings.Setup, vehicle: str) -> Path:
-    """A recording where the vehicle uploads to, so that delivering it copies nothing."""
-    path = home.landing / vehicle / "drive.mcap"
-    path.parent.mkdir(parents=True)
-    recordings.write(path, seconds, setup, vehicle=vehicle)
-    return path
 
 
 def _carry(home: Home, path: Path) -> None:

@@ -51,6 +51,14 @@ def write(
     return count
 
 
+def land(landing: Path, seconds: float, setup: Setup, vehicle: str) -> tuple[Path, int]:
+    """A recording where the vehicle uploads to, so that delivering it copies nothing: its files stay, and get their manifest.
+    Gives its file, in a folder of its own, and the number of its messages."""
+    path = landing / vehicle / "drive.mcap"
+    path.parent.mkdir(parents=True)
+    return path, write(path, seconds, setup, vehicle=vehicle)
+
+
 Message = tuple[int, str, str, bytes]  # stamp, topic, type, data
 
 
