@@ -1,4 +1,4 @@
-"""Inference beside plain PyTorch and plain onnxruntime; frames to learn from beside files and a WebDataset shard; and `release`.
+"""Inference beside plain PyTorch and plain onnxruntime; frames to learn from beside files and WebDataset; and `release`.
 
 The network has the form of the demo and random weights: a time does not depend on what was learned. One thread each.
 """
@@ -6,7 +6,6 @@ The network has the form of the demo and random weights: a time does not depend 
 from __future__ import annotations
 
 import io
-import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from webdataset import TarWriter, WebDataset
 
 from benchmarks import release
 from benchmarks.harness import Options, Row, fastest, row
@@ -124,16 +124,13 @@ def _loader(frames: FrameSet, fitted: Fitted, folder: Path) -> Row:
     loaded = FrameSet.load(folder / "set")
     files = folder / "files"
     files.mkdir()
-    with tarfile.open(folder / "shard.tar", "w") as shard:
+    with TarWriter(str(folder / "shard.tar")) as shard:
         for number in range(len(frames)):
             sink = io.BytesIO()
             arrays: dict[str, Any] = {name: getattr(frames, name)[number] for name in _NAMES}
             np.savez(sink, **arrays)
             (files / f"{number:06d}.npz").write_bytes(sink.getvalue())
-            entry = tarfile.TarInfo(f"{number:06d}.npz")
-            entry.size = sink.tell()
-            sink.seek(0)
-            shard.addfile(entry, sink)
+            shard.write({"__key__": f"{number:06d}", "npz": sink.getvalue()})
     steps = len(frames) // _BATCH
 
     def labelled(rows_: np.ndarray) -> tuple[np.ndarray, FrameSet]:
@@ -155,11 +152,10 @@ def _loader(frames: FrameSet, fitted: Fitted, folder: Path) -> Row:
             learnt([dict(np.load(files / f"{number:06d}.npz")) for number in rows_], labels)
 
     def shard_in_order() -> None:
-        with tarfile.open(folder / "shard.tar") as shard:
-            for _, labels in in_order:
-                entries = (shard.extractfile(entry) for entry in islice(shard, _BATCH))
-                learnt([dict(np.load(io.BytesIO(one.read()))) for one in entries if one], labels)
+        shard = iter(WebDataset(str(folder / "shard.tar"), shardshuffle=False).decode())
+        for _, labels in in_order:
+            learnt([dict(sample["npz"]) for sample in islice(shard, _BATCH)], labels)
 
-    times = fastest({"ours": ours, "folder of files": folder_of_files, "WebDataset shard": shard_in_order})
+    times = fastest({"ours": ours, "folder of files": folder_of_files, "WebDataset": shard_in_order})
     count = steps * _BATCH
     return row(f"{count} frames loaded in batches of {_BATCH}", times, note=f"{count / times['ours']:.0f} frames/s")
