@@ -17,6 +17,7 @@ SAMPLES, REGISTRY = dg.AssetKey(["curate", "samples"]), dg.AssetKey(["features",
 TRAINING_SET, BAKE_OFF, MODEL = (dg.AssetKey(["train", name]) for name in ("training_set", "bake_off", "model"))
 _OWNERS = ["team:fleet"]
 _SPLITS = ("train", "validation", "test")
+MANIFEST = "about.json"  # of a training set: dataset, commit, contracts, frames, normalisation
 
 
 @dg.asset(
@@ -29,7 +30,7 @@ _SPLITS = ("train", "validation", "test")
 )
 def training_set(context: dg.AssetExecutionContext, fleet: FleetResource) -> dg.MaterializeResult:
     from fleet_assets.curate.samples_reader import Samples
-    from fleet_assets.train.batches import fingerprint
+    from fleet_assets.train.batches import fingerprint, statistics_of
     from fleet_assets.train.samples import frames_of_dataset
 
     name = last_metadata(context, SAMPLES)["dataset"]
@@ -49,7 +50,8 @@ def training_set(context: dg.AssetExecutionContext, fleet: FleetResource) -> dg.
         "frames": {split: len(one.frames) for split, one in loaded.items()},
         "fingerprints": prints,
     }
-    (folder / "about.json").write_text(json.dumps(about, indent=1, sort_keys=True))
+    normalisation = {name: one.tolist() for name, one in statistics_of(loaded["train"].frames).items()}
+    (folder / MANIFEST).write_text(json.dumps({**about, "normalisation": normalisation}, indent=1, sort_keys=True))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(prints["train"]),
         metadata={
@@ -132,6 +134,11 @@ def model(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Prof
     frames, validation = (FrameSet.load(folder / split) for split in ("train", "validation"))
     checkpoint = training_folder(fleet.home) / "checkpoint.pt"
     fitted = _fitted(context, fit, frames, recipe, checkpoint)
+    if {name: one.tolist() for name, one in fitted.statistics.items()} != _about(folder).get("normalisation"):
+        raise dg.Failure(
+            f"The model was normalised otherwise than {folder / MANIFEST} says: materialise train/training_set anew.",
+            allow_retries=False,
+        )
     place = training_folder(fleet.home) / "models" / fitted.fingerprint[:16]
     exported = export(fitted, frames, validation, vehicle_rig(), place, versions={**versions, "profile": profile.name})
     table = by_slice(detections(Model.open(place), validation), validation)
@@ -200,7 +207,7 @@ def _set(context: dg.AssetExecutionContext) -> tuple[Path, dict[str, Any]]:
     from fleet_assets.train.tracking import code_sha256
 
     folder = Path(last_metadata(context, TRAINING_SET)["folder"])
-    about = json.loads((folder / "about.json").read_text())
+    about = _about(folder)
     return folder, {
         "dataset": about["dataset"],
         "dataset_sha256": about["dataset_sha256"],
@@ -210,3 +217,8 @@ def _set(context: dg.AssetExecutionContext) -> tuple[Path, dict[str, Any]]:
         "code": __version__,
         "code_sha256": code_sha256(),
     }
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    return about

@@ -363,6 +363,17 @@ def test_from_samples_to_a_candidate_without_pass(
         assert trained.success
         [set_] = trained.asset_materializations_for_node("train__training_set")
         folder = Path(str(set_.metadata["folder"].value))
+        about = folder / "about.json"
+        manifest = json.loads(about.read_text())
+        [shipped] = trained.asset_materializations_for_node("train__model")
+        description = Path(str(shipped.metadata["folder"].value)) / "model.json"
+        assert json.loads(description.read_text())["normalisation"] == manifest["normalisation"]
+        about.write_text(
+            json.dumps({**manifest, "normalisation": {**manifest["normalisation"], "camera_mean": [0, 0, 0]}})
+        )
+        [failure] = (event for event in materialize(model).all_events if event.is_step_failure)
+        assert "was normalised otherwise" in failure.step_failure_data.error_display_string
+        about.write_text(json.dumps(manifest))
         snapshot = lake.at(made.manifest.commit_id)
         for split in ("train", "validation", "test"):
             frames = FrameSet.load(folder / split)
