@@ -139,10 +139,12 @@ def diff(
 
 def _slice(text: str) -> tuple[str, str]:
     from fleet_assets.curate.coverage import DIMENSIONS
+    from fleet_assets.curate.predicates import SCENARIO
 
     dimension, equals, value = text.partition("=")
-    if dimension not in DIMENSIONS or not equals or not value:
+    if dimension not in (*DIMENSIONS, SCENARIO) or not equals or not value:
         raise FleetError(
-            f"{text!r} is no slice", remedy=f"Write one of {', '.join(DIMENSIONS)} and a value, such as light=night."
+            f"{text!r} is no slice",
+            remedy=f"Write one of {', '.join((*DIMENSIONS, SCENARIO))} and a value, such as light=night.",
         )
     return dimension, value

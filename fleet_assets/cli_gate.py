@@ -26,12 +26,13 @@ def check(
     json: Json = False,
 ) -> None:
     """Read gate files and list them; exit code 3 and every file's mistake if there is one. Example: `fleet gate check`"""
+    from fleet_assets.curate.scenarios import scenario_slices
     from fleet_assets.evaluate.gate_file import GATES, gate_path, load_gate
 
     rows, mistakes = [], []
     for name in gates or sorted(path.stem for path in GATES.glob("*.yaml")):
         try:
-            gate = load_gate(gate_path(name))
+            gate = load_gate(gate_path(name), scenario_slices())
         except FleetError as error:
             mistakes.append(error)
             continue

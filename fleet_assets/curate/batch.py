@@ -36,6 +36,11 @@ def made_by() -> str:
     return f"{CODE_VERSION}-{_version({}).version}"
 
 
+def is_current(version: str, inputs: Mapping[str, str]) -> bool:
+    """Whether rows of this version, of these inputs, were made by the scenarios that there are, and by this code."""
+    return _version(inputs).version == version
+
+
 def _version(inputs: Mapping[str, str]) -> DriveVersion:
     return version_of(
         inputs=inputs,

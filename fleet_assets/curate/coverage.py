@@ -1,13 +1,13 @@
 """How much of each slice a dataset holds, what is missing, and where labels are suspiciously rare.
 
-In: per frame of the dataset's clips its drive, whether it is labelled, counts per class; splits and slices of drives. Out: rows
-of curate.coverage; findings about label rates; scenarios that hold a slice.
+In: per frame of the dataset's clips its drive, whether it is labelled, counts per class, scenarios; splits and slices of drives.
+Out: rows of curate.coverage; findings about label rates; scenarios that hold a slice.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fleet_assets.curate.predicates import SCENARIO
 from fleet_assets.lake.tables import Snapshot
 
 DIMENSIONS = ("light", "weather", "region")  # columns of ingest.context
@@ -26,13 +27,23 @@ Z_95 = 1.959964
 @dataclass(frozen=True)
 class Counted:
     """Frames of a dataset's clips. drive, split: one per frame; labelled: bool; objects: int64 [frames] per class. slices:
-    drive -> dimension -> value."""
+    drive -> dimension -> value. scenarios: bool [frames] by slice, such as rain@1.0.0; a frame may be in several."""
 
     drive: np.ndarray
     split: np.ndarray
     labelled: np.ndarray
     objects: Mapping[str, np.ndarray]
     slices: Mapping[str, Mapping[str, str]]
+    scenarios: Mapping[str, np.ndarray]
+
+    def each(self) -> Iterator[tuple[str, str, np.ndarray]]:
+        """Every slice: dimension, value, and which frames are in it, bool [frames]."""
+        for dimension in DIMENSIONS:
+            value_of = self.of(dimension)
+            for value in sorted(set(value_of.tolist())):
+                yield dimension, value, value_of == value
+        for name, holds in sorted(self.scenarios.items()):
+            yield SCENARIO, name, holds
 
     def of(self, dimension: str) -> np.ndarray:
         """Value of a dimension at each frame."""
@@ -52,30 +63,29 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 
 def coverage(counted: Counted, splits: Sequence[str], wanted_drives: int, wanted_objects: int) -> list[dict[str, Any]]:
-    """Rows of curate.coverage without their key: every split, class, dimension, and value that any split has."""
+    """Rows of curate.coverage without their key: every split, class, dimension, and value that any split has;
+    every scenario, also one that no frame is in."""
     rows = []
-    for dimension in DIMENSIONS:
-        value_of = counted.of(dimension)
-        for value in sorted(set(value_of.tolist())):
-            for split in splits:
-                inside = (value_of == value) & (counted.split == split)
-                drives = np.unique(counted.drive[inside]).size
-                for name in CLASSES:
-                    objects = counted.objects[name][inside]
-                    found = int(objects.sum())
-                    with_class = np.unique(counted.drive[inside][objects > 0]).size
-                    low, high = wilson(with_class, drives)
-                    rows.append(
-                        {
-                            "split": split, "class_name": name, "dimension": dimension, "value": value,
-                            "drives": drives, "frames": int(inside.sum()),
-                            "labelled_frames": int(counted.labelled[inside].sum()), "objects": found,
-                            "drives_with": with_class, "share_of_drives": with_class / drives if drives else None,
-                            "share_low": low, "share_high": high,
-                            "missing_drives": max(wanted_drives - drives, 0),
-                            "missing_objects": max(wanted_objects - found, 0),
-                        }
-                    )  # fmt: skip
+    for dimension, value, frames in counted.each():
+        for split in splits:
+            inside = frames & (counted.split == split)
+            drives = np.unique(counted.drive[inside]).size
+            for name in CLASSES:
+                objects = counted.objects[name][inside]
+                found = int(objects.sum())
+                with_class = np.unique(counted.drive[inside][objects > 0]).size
+                low, high = wilson(with_class, drives)
+                rows.append(
+                    {
+                        "split": split, "class_name": name, "dimension": dimension, "value": value,
+                        "drives": drives, "frames": int(inside.sum()),
+                        "labelled_frames": int(counted.labelled[inside].sum()), "objects": found,
+                        "drives_with": with_class, "share_of_drives": with_class / drives if drives else None,
+                        "share_low": low, "share_high": high,
+                        "missing_drives": max(wanted_drives - drives, 0),
+                        "missing_objects": max(wanted_objects - found, 0),
+                    }
+                )  # fmt: skip
     return rows
 
 
@@ -133,13 +143,21 @@ def scenarios_holding(
     snapshot: Snapshot, dimension: str, value: str, in_dataset: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Which scenarios hold a slice, such as one that a gate blocked on: frames and drives of the lake's drives of that slice, and
-    of these, what the dataset does not have. Raises FleetError for a table that is not there."""
-    context = snapshot.scan("ingest.context", ["drive_id", dimension])
-    same = pc.fill_null(pc.equal(context[dimension], value), False)
-    drives = context.filter(same)["drive_id"].to_pylist()
-    if not drives:
-        return []
-    hits = snapshot.scan("curate.scenario_hits", ["drive_id", "scenario", "hit_frames"], drives=drives)
+    of these, what the dataset does not have. Of a slice that is a scenario (with or without its version), that one alone. Raises
+    FleetError for a table that is not there."""
+    columns = ["drive_id", "scenario", "scenario_version", "hit_frames"]
+    if dimension == SCENARIO:
+        name, _, version = value.partition("@")
+        hits = snapshot.scan("curate.scenario_hits", columns)
+        same = pc.equal(hits["scenario"], name)
+        hits = hits.filter(pc.and_(same, pc.equal(hits["scenario_version"], version)) if version else same)
+    else:
+        context = snapshot.scan("ingest.context", ["drive_id", dimension])
+        same = pc.fill_null(pc.equal(context[dimension], value), False)
+        drives = context.filter(same)["drive_id"].to_pylist()
+        if not drives:
+            return []
+        hits = snapshot.scan("curate.scenario_hits", columns, drives=drives)
     hits = hits.filter(pc.greater(hits["hit_frames"], 0))
     outside = pc.invert(pc.is_in(hits["drive_id"], value_set=pa.array(in_dataset, pa.string())))
     found = []

@@ -88,7 +88,7 @@ def make(snapshot: Snapshot, recipe: Recipe, name: str) -> Dataset:
                 "alignment": f"{load_alignment().version} {load_alignment().fingerprint}",
                 "features": f"{load_live_policy().version} {load_live_policy().fingerprint}",
                 "scenarios": scenarios_fingerprint(),
-                **{f"scenario {one.name}": one.version for one in load_scenarios().values()},
+                **{f"scenario {one.name}": f"{one.version} {one.sha256}" for one in load_scenarios().values()},
             },
             "contracts": {table: load_tables()[table].version for table in sorted((*PINNED, *OUTPUTS))},
             "code": {"fleet_assets": __version__, "dataset": CODE_VERSION},
@@ -253,6 +253,12 @@ def _counted(clips: Chosen, split_of: Mapping[str, str]) -> Counted:
         labelled=np.concatenate([one.labelled[clip.rows] for one, clip in clips]),
         objects={name: np.concatenate([one.objects[name][clip.rows] for one, clip in clips]) for name in CLASSES},
         slices={one.drive: one.facts.slices for one, _ in clips},
+        scenarios={
+            name: np.concatenate(
+                [one.scenarios.get(name, np.zeros(one.frame.size, bool))[clip.rows] for one, clip in clips]
+            )
+            for name in sorted({name for one, _ in clips for name in one.scenarios})
+        },
     )
 
 

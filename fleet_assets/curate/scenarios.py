@@ -31,7 +31,8 @@ _NEEDED = _ENTRIES[:4]
 
 @dataclass(frozen=True)
 class Scenario:
-    """least_ns: shorter stretches do not count. join_ns: stretches with less than that between them are one."""
+    """least_ns: shorter stretches do not count. join_ns: stretches with less than that between them are one. sha256: of all that
+    decides where it holds."""
 
     name: str
     version: str
@@ -40,6 +41,12 @@ class Scenario:
     predicate: Predicate
     least_ns: int
     join_ns: int
+    sha256: str
+
+    @property
+    def slice(self) -> str:
+        """What the slice of its frames is called, such as rain@1.0.0: a scenario of another version is another slice."""
+        return f"{self.name}@{self.version}"
 
 
 @lru_cache(maxsize=4)
@@ -57,6 +64,11 @@ def scenarios_fingerprint(folder: Path = FOLDER) -> str:
         for one in load_scenarios(folder).values()
     ]
     return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()
+
+
+def scenario_slices() -> tuple[str, ...]:
+    """The slices that there are."""
+    return tuple(one.slice for one in load_scenarios().values())
 
 
 def condition(text: str) -> Predicate:
@@ -94,6 +106,18 @@ def stretches(holds: np.ndarray, t_ns: np.ndarray, scenario: Scenario) -> tuple[
     return first[long], last[long]
 
 
+def slices_held(rows: pa.Table, first: str, last: str, at: np.ndarray) -> dict[str, np.ndarray]:
+    """Slice -> bool [n]: whether a stretch of it holds each of `at`, int64 [n]. rows: of curate.scenario_hits, of one drive.
+    first, last: entries of its stretches, which are in order; frames or times, as `at` is."""
+    found = {}
+    for row in rows.to_pylist():
+        begins, ends = (np.array([hit[end] for hit in row["hits"]], dtype=np.int64) for end in (first, last))
+        before = np.searchsorted(begins, at, side="right")  # stretches that have begun
+        ends = np.append(np.iinfo(np.int64).min, ends)
+        found[f"{row['scenario']}@{row['scenario_version']}"] = at <= ends[before]
+    return found
+
+
 def _scenario(name: str, document: Node, texts: Mapping[str, str]) -> Scenario:
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name):
         raise document.error(f"a scenario called {name!r}", "Use lower case letters, digits and underscores.")
@@ -110,12 +134,15 @@ def _scenario(name: str, document: Node, texts: Mapping[str, str]) -> Scenario:
     except PredicateError as error:
         raise document["predicate"].error(f"{error.what} ({error.where})", error.remedy or "Correct it.") from error
     least, join = document.get("least_s"), document.get("join_s")
+    least_ns, join_ns = (round(node.positive * 1e9) if node else 0 for node in (least, join))
+    meaning = [predicate.text, {part: texts[part] for part in sorted(predicate.scenarios)}, least_ns, join_ns]
     return Scenario(
         name,
         version.text,
         document["description"].text,
         document["owner"].text,
         predicate,
-        round(least.positive * 1e9) if least else 0,
-        round(join.positive * 1e9) if join else 0,
+        least_ns,
+        join_ns,
+        hashlib.sha256(json.dumps(meaning).encode()).hexdigest(),
     )

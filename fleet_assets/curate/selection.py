@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fleet_assets.curate.batch import HITS
+from fleet_assets.curate.batch import HITS, is_current
 from fleet_assets.curate.clips import borders_of, cut
 from fleet_assets.curate.coverage import CLASSES, DIMENSIONS, UNKNOWN
 from fleet_assets.curate.frame_view import FRAMES, PER_DRIVE, VIEW, frame_view
 from fleet_assets.curate.predicate_forms import selected
 from fleet_assets.curate.recipe import Recipe
+from fleet_assets.curate.scenarios import slices_held
 from fleet_assets.curate.splits import DriveFacts
 from fleet_assets.curate.surroundings import TABLE as SURROUNDINGS
 from fleet_assets.features.policy import load_live_policy
@@ -48,7 +49,8 @@ class Clip:
 
 @dataclass(frozen=True)
 class SelectedDrive:
-    """tables: version and rows of each of PINNED that it has. objects: int64 [frames] per class, 0 where not labelled."""
+    """tables: version and rows of each of PINNED that it has. objects: int64 [frames] per class, 0 where not labelled. scenarios:
+    bool [frames] by slice, such as rain@1.0.0."""
 
     facts: DriveFacts
     tables: Mapping[str, Mapping[str, Any]]
@@ -57,6 +59,7 @@ class SelectedDrive:
     t_ns: np.ndarray
     labelled: np.ndarray
     objects: Mapping[str, np.ndarray]
+    scenarios: Mapping[str, np.ndarray]
     clips: tuple[Clip, ...]
 
     @property
@@ -110,6 +113,10 @@ def _disagreement(tables: Mapping[str, Mapping[str, Any]]) -> str | None:
     for name in NEEDED:
         if name not in tables or not tables[name]["rows"]:
             return f"it has no rows in {name}"
+    if not is_current(
+        tables[HITS]["version"], {source["name"]: source["version"] for source in tables[HITS]["inputs"]}
+    ):
+        return f"its rows in {HITS} were made by other scenarios, or other code"
     for name, row in sorted(tables.items()):
         for source in row["inputs"]:
             if source["name"] in tables and tables[source["name"]]["version"] != source["version"]:
@@ -124,7 +131,7 @@ def _tables(snapshot: Snapshot, recipe: Recipe, drives: Sequence[str]) -> Iterat
         "features.position": {"frame", "cell"},
         SURROUNDINGS: {"frame", "labelled", "image_hash", *CLASSES.values()},
         "ingest.context": {"h3_cell", *DIMENSIONS},
-        HITS: {"scenario", "hits"},
+        HITS: {"scenario", "scenario_version", "hits"},
         _CLOCKS: {"segment", "status", "t_anchor_ns", "offset_ns", "skew_ppm", "t_from_ns"},
         "ingest.drives": {"context"},
     }
@@ -170,22 +177,19 @@ def _of_drive(
             name: pc.fill_null(view[f"surroundings.{column}"], 0).to_numpy().astype(np.int64)
             for name, column in CLASSES.items()
         },
+        slices_held(tables[HITS], "first_frame", "last_frame", frame),
         (),
     )
     first, last = cut(t_ns, selected(recipe.select, view), labelled, borders_of(tables[_CLOCKS]), recipe.clip)
-    return replace(one, clips=tuple(_clips(one, first, last, tables[HITS], view["surroundings.image_hash"])))
+    return replace(one, clips=tuple(_clips(one, first, last, view["surroundings.image_hash"])))
 
 
-def _clips(
-    one: SelectedDrive, first: np.ndarray, last: np.ndarray, hits: pa.Table, image_hash: pa.ChunkedArray
-) -> Iterator[Clip]:
+def _clips(one: SelectedDrive, first: np.ndarray, last: np.ndarray, image_hash: pa.ChunkedArray) -> Iterator[Clip]:
     """The image hash is that of the last frame's second."""
     hashed = np.flatnonzero(image_hash.is_valid().to_numpy())
     hash_of = dict(
         zip((one.t_ns[hashed] // _HASH_NS).tolist(), image_hash.take(pa.array(hashed)).to_pylist(), strict=True)
     )
-    stretches = [(row["scenario"], hit) for row in hits.to_pylist() for hit in row["hits"]]
     for begin, end in zip(first.tolist(), last.tolist(), strict=True):
-        number = int(one.frame[end])
-        holding = {name for name, hit in stretches if hit["first_frame"] <= number <= hit["last_frame"]}
+        holding = {name.partition("@")[0] for name, holds in one.scenarios.items() if holds[end]}
         yield Clip(slice(begin, end + 1), tuple(sorted(holding)), hash_of.get(int(one.t_ns[end]) // _HASH_NS, 0))

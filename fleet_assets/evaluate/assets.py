@@ -32,14 +32,16 @@ _LOOKED_BACK = 50  # verdicts, for the last that passed
     description="Measures of the artefact that ships, per slice and rehearsal, and the record from which its verdict follows.",
 )
 def report(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Profile) -> dg.MaterializeResult:
+    from fleet_assets.curate.scenarios import scenario_slices
     from fleet_assets.edge.payload import BOUND_FEATURES
     from fleet_assets.evaluate.fetch import fetch_recordings
     from fleet_assets.evaluate.gate_file import gate_path, load_gate
     from fleet_assets.evaluate.run import evaluate
+    from fleet_assets.evaluate.scenarios import scenarios_of
     from fleet_assets.evaluate.table import headline, markdown
     from fleet_assets.train.frames import FrameSet
 
-    home, gate = fleet.home, load_gate(gate_path(profile.name))
+    home, gate = fleet.home, load_gate(gate_path(profile.name), scenario_slices())
     trained = last_metadata(context, MODEL)
     model, commit_id = Path(trained["folder"]), str(trained["lakefs_commit"])
     frames = FrameSet.load(Path(trained["training_set"]) / "test")
@@ -55,6 +57,7 @@ def report(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Pro
     done = evaluate(
         home, model, frames, gate, folder,
         bound_to=bound_to, recordings=recordings, released=_released(context, profile.name),
+        scenarios=scenarios_of(fleet.lake, bound_to["dataset"], gate.scenarios, frames),
     )  # fmt: skip
     if done.report["loosened"] and done.report["approvers"] is None:
         context.log.warning(

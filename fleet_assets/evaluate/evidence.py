@@ -1,13 +1,13 @@
 """What a verdict rests on: what was there, what the model found, when and where.
 
-In: frames with truth, detections of each pass over them, thresholds. Out: Evidence; and from it rows that can be counted, one
-per labelled object (recall) or per detection at the shipped threshold (precision), each with its drive and its slices.
+In: frames with truth, detections of each pass over them, thresholds, scenarios. Out: Evidence; and from it rows that can be
+counted, one per labelled object (recall) or per detection at the shipped threshold (precision), each with drive and slices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,13 +24,22 @@ NOMINAL = "nominal"  # the pass without a rehearsal
 RECALL, PRECISION = "recall", "precision"
 OF_FRAME = ("light", "weather", "region")
 OF_OBJECT = ("class", "distance", "motion")
+SCENARIO = "scenario"  # of a frame, too, which may be in several
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Frames that a predicate selects. sha256: of the predicate and what else decides. holds: bool [frames]."""
+
+    sha256: str
+    holds: np.ndarray
 
 
 @dataclass(frozen=True)
 class Evidence:
     """drive: int32 [frames], index into drives. t_ns: int64 [frames]. slices: text [frames] each of OF_FRAME. truth: labelled
     objects of all frames. passes: what the model found, by name: as it is (NOMINAL), and in rehearsals. thresholds_ppm: shipped,
-    per class of CLASSES."""
+    per class of CLASSES. scenarios: by slice, such as rain@1.0.0."""
 
     drives: tuple[str, ...]
     drive: np.ndarray
@@ -39,37 +48,49 @@ class Evidence:
     truth: Objects
     passes: Mapping[str, Objects]
     thresholds_ppm: tuple[int, ...]
+    scenarios: Mapping[str, Scenario] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.drive.size)
 
     @classmethod
-    def of(cls, frames: FrameSet, passes: Mapping[str, Objects], thresholds_ppm: Iterable[int]) -> Evidence:
+    def of(
+        cls,
+        frames: FrameSet,
+        passes: Mapping[str, Objects],
+        thresholds_ppm: Iterable[int],
+        scenarios: Mapping[str, Scenario],
+    ) -> Evidence:
         slices = {name: frames.slices[name] for name in OF_FRAME}
+        thresholds_ppm = tuple(map(int, thresholds_ppm))
         return cls(
-            frames.drives, frames.drive, frames.t_ns, slices, frames.truth, passes, tuple(map(int, thresholds_ppm))
-        )
+            frames.drives, frames.drive, frames.t_ns, slices, frames.truth, passes, thresholds_ppm, scenarios
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What is counted: n rows. hit: bool [n]. drive: int32 [n]. slices: by name, text [n] of each."""
+    """What is counted: n rows. hit: bool [n]. drive: int32 [n]. slices: by name, text [n] of each. scenarios: bool [n]
+    by slice."""
 
     hit: np.ndarray
     drive: np.ndarray
     slices: Mapping[str, np.ndarray]
+    scenarios: Mapping[str, np.ndarray]
 
     def within(self, slice_: Mapping[str, str]) -> np.ndarray:
         """bool [n]: rows that have all of these."""
         found = np.ones(self.hit.size, dtype=bool)
         for name, value in slice_.items():
-            found &= self.slices[name] == value
+            found &= self.scenarios[value] if name == SCENARIO else self.slices[name] == value
         return found
 
     def at(self, chosen: np.ndarray) -> Rows:
         """Some of them: bool [n], or row numbers."""
-        slices = {name: values[chosen] for name, values in self.slices.items()}
-        return Rows(self.hit[chosen], self.drive[chosen], slices)
+        slices, scenarios = (
+            {name: values[chosen] for name, values in all_.items()} for all_ in (self.slices, self.scenarios)
+        )
+        return Rows(self.hit[chosen], self.drive[chosen], slices, scenarios)
 
     def per_drive(self, slice_: Mapping[str, str], drives: int) -> tuple[np.ndarray, np.ndarray]:
         """int64 [drives] each: rows in the slice, and hits among them."""
@@ -101,7 +122,7 @@ class Matched:
         least = np.asarray(thresholds_ppm, dtype=np.float64) / PPM
         if metric == RECALL:
             hit = self.truth_confidence.astype(np.float64) >= least[self.truth_class]
-            return Rows(hit, self.truth.drive, self.truth.slices)
+            return replace(self.truth, hit=hit)
         kept = self.found_confidence.astype(np.float64) >= least[self.found_class]
         return self.found.at(kept)
 
@@ -147,7 +168,8 @@ def _rows(evidence: Evidence, objects: Objects, hit: np.ndarray, bands_m: Sequen
     slices |= slices_of(objects, bands_m)
     known = objects.moving.size == len(objects)
     slices["motion"] = np.where(objects.moving, "moving", "standing") if known else np.full(len(objects), "unknown")
-    return Rows(hit, evidence.drive[objects.frame], slices)
+    scenarios = {name: one.holds[objects.frame] for name, one in evidence.scenarios.items()}
+    return Rows(hit, evidence.drive[objects.frame], slices, scenarios)
 
 
 def _at(values: np.ndarray, rows: np.ndarray) -> np.ndarray:

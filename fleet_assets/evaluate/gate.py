@@ -45,7 +45,8 @@ class CellReport:
 
 
 class Judgement:
-    """One gate on one piece of evidence. Raises FleetError if a rehearsal that the gate asks for was not run."""
+    """One gate on one piece of evidence. Raises FleetError if the gate asks for a rehearsal that was not run, or a scenario that
+    was not looked up."""
 
     def __init__(self, gate: Gate, evidence: Evidence) -> None:
         lacking = [name for name in (NOMINAL, *gate.rehearsals) if name not in evidence.passes]
@@ -53,6 +54,12 @@ class Judgement:
             raise FleetError(
                 f"Gate {gate.name} asks for what was not run: {', '.join(lacking)}",
                 remedy="Run these rehearsals, or take a gate without them.",
+            )
+        unknown = [name for name in gate.scenarios if name not in evidence.scenarios]
+        if unknown:
+            raise FleetError(
+                f"Gate {gate.name} asks for scenarios that were not looked up: {', '.join(unknown)}",
+                remedy="Judge on frames of a dataset, whose scenarios the lake knows, or by a gate without them.",
             )
         self.gate, self.evidence = gate, evidence
         self._matched: dict[str, Matched] = {}
@@ -122,7 +129,7 @@ class Judgement:
         """
         rows = self._rows(fair.metric, NOMINAL)
         rest = {name: value for name, value in fair.slice.items() if name != fair.between}
-        others = Rows(rows.hit, rows.drive, rows.slices).within(rest) & ~rows.within(fair.slice)
+        others = rows.within(rest) & ~rows.within(fair.slice)
         positives, hits = int(others.sum()), int((others & rows.hit).sum())
         effect_ppm = self._design_effect_ppm(fair.metric, NOMINAL, rest.get("class"))
         return max(upper_bound_ppm(hits, positives, effect_ppm, level_ppm) - fair.allowance_ppm, 0)

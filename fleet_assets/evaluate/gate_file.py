@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
@@ -20,7 +20,7 @@ from fleet_assets.edge.domain import Slice, band_names
 from fleet_assets.edge.objects import CLASSES
 from fleet_assets.edge.verdict import PPM
 from fleet_assets.errors import FleetError
-from fleet_assets.evaluate.evidence import OF_FRAME, PRECISION, RECALL
+from fleet_assets.evaluate.evidence import OF_FRAME, PRECISION, RECALL, SCENARIO
 from fleet_assets.evaluate.rehearsals import REHEARSALS
 
 GATES = FOLDER / "gates"
@@ -29,6 +29,8 @@ LEAST_DRIVES, LEAST_POSITIVES = 10, 60
 MOTIONS = ("moving", "standing")
 _METRICS = (RECALL, PRECISION)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_SCENARIO = re.compile(r"[a-z][a-z0-9_]{0,63}@\d{1,6}\.\d{1,6}\.\d{1,6}")  # as curate.scenarios.Scenario.slice
+_NOT_FORESEEN = ("motion", SCENARIO)  # what a vehicle cannot tell of a slice before it is in one
 _TEXT_BYTES_LIMIT = 1 << 20
 _CELLS_LIMIT = 400
 
@@ -117,6 +119,12 @@ class Gate:
         """Those that it asks for."""
         return tuple(dict.fromkeys(limit.rehearsal for limit in self.limits if limit.rehearsal))
 
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        """Those whose frames it judges by themselves, such as rain@1.0.0."""
+        slices = [limit.slice for limit in self.limits] + [fair.slice for fair in self.fairness]
+        return tuple(dict.fromkeys(slice_[SCENARIO] for slice_ in slices if SCENARIO in slice_))
+
     def without_rehearsals(self) -> Gate:
         """The same for the model as it is."""
         return replace(self, limits=tuple(limit for limit in self.limits if limit.rehearsal is None))
@@ -131,8 +139,9 @@ def gate_path(name: str) -> Path:
     return path
 
 
-def load_gate(path: Path) -> Gate:
-    """Raises FleetError for a file that cannot be read, ContractError for what is no gate."""
+def load_gate(path: Path, scenarios: Collection[str] = ()) -> Gate:
+    """scenarios: that there are, for a gate to judge by; () for one of earlier, whose scenarios may be gone. Raises FleetError
+    for a file that cannot be read, ContractError for what is no gate."""
     try:
         content = path.read_bytes() if path.stat().st_size <= _TEXT_BYTES_LIMIT else None
         text = content.decode() if content is not None else None
@@ -142,11 +151,11 @@ def load_gate(path: Path) -> Gate:
         raise FleetError(f"{path} is not UTF-8", where=f"byte {error.start}", remedy="Save it as UTF-8.") from error
     if text is None:
         raise FleetError(f"{path} is over 1 MiB", remedy="A gate is a small text file.")
-    return parse_gate(text, path)
+    return parse_gate(text, path, scenarios)
 
 
-def parse_gate(text: str, path: Path) -> Gate:
-    """path: only for messages. Raises ContractError."""
+def parse_gate(text: str, path: Path, scenarios: Collection[str] = ()) -> Gate:
+    """path: only for messages. scenarios: as load_gate. Raises ContractError."""
     root = parse_document(text, path)
     root.only(
         ("name", "version", "profile", "description", "level", "match_radius_m", "equal_precision", "distance_m", "minimum",
@@ -157,7 +166,7 @@ def parse_gate(text: str, path: Path) -> Gate:
     _fits(root["profile"], _NAME, "lower case letters, digits and underscores")
     _fits(root["version"], re.compile(r"\d+\.\d+\.\d+"), "MAJOR.MINOR.PATCH")
     root["description"].text  # noqa: B018 (must be there)
-    values = _values(root)
+    values = _values(root) | {SCENARIO: tuple(scenarios)}
     minimum = _minimum(root["minimum"], Minimum(LEAST_DRIVES, LEAST_POSITIVES))
     outside = tuple(_outside(node, values) for node in root.elements("outside"))
     limits = [limit for node in root["limits"] for limit in _limits(node, values, minimum, False)]
@@ -189,6 +198,7 @@ def parse_gate(text: str, path: Path) -> Gate:
 def _values(root: Node) -> dict[str, tuple[str, ...]]:
     """What each dimension of a slice can be."""
     domain = root["domain"]
+    _foreseen(domain)
     domain.only(OF_FRAME)
     return {
         "class": CLASSES,
@@ -235,19 +245,31 @@ def _slices(
     names = [name for name in values if name in node.of(dict)]
     return [
         dict(zip(names, combination, strict=True))
-        for combination in product(*(_choices(node[name], values[name]) for name in names))
+        for combination in product(
+            *((_scenarios if name == SCENARIO else _choices)(node[name], values[name]) for name in names)
+        )
     ]
 
 
 def _outside(node: Node, values: Mapping[str, tuple[str, ...]]) -> Outside:
     node.only(("slice", "why"))
-    allowed = {name: known for name, known in values.items() if name != "motion"}  # nobody can tell it before
+    allowed = {name: known for name, known in values.items() if name not in _NOT_FORESEEN}
+    _foreseen(node["slice"])
     node["slice"].only((), tuple(allowed))
     if not node["slice"].of(dict):
         raise node["slice"].error("everything is outside", "Name at least one condition.")
     return Outside(
         {name: node["slice"][name].one_of(allowed[name]) for name in node["slice"].of(dict)}, node["why"].text
     )
+
+
+def _foreseen(node: Node) -> None:
+    for name in _NOT_FORESEEN:
+        if name in node.of(dict):
+            raise node.error(
+                f"no vehicle can tell {name} beforehand",
+                f"Bound the operating domain by what it can: leave {name} to `where`.",
+            )
 
 
 def _is_outside(slice_: Slice, outside: tuple[Outside, ...]) -> bool:
@@ -328,6 +350,17 @@ def _choices(node: Node, values: tuple[str, ...]) -> tuple[str, ...]:
     if isinstance(node.value, list):
         return tuple(dict.fromkeys(entry.one_of(values) for entry in node))
     return (node.one_of(values),)
+
+
+def _scenarios(node: Node, known: tuple[str, ...]) -> tuple[str, ...]:
+    """One, or a list of them, each with its version: what a changed scenario selects is another slice. Not `each`: a scenario
+    that somebody adds is no cell. known: () if nobody is to be asked."""
+    entries = list(node) if isinstance(node.value, list) else [node]
+    for entry in entries:
+        _fits(entry, _SCENARIO, "NAME@VERSION of a scenario, such as rain@1.0.0")
+        if known and entry.text not in known:
+            raise entry.error(f"there is no scenario {entry.text}", f"Use one of {', '.join(sorted(known))}.")
+    return tuple(dict.fromkeys(entry.text for entry in entries))
 
 
 def _fits(node: Node, pattern: re.Pattern[str], what: str) -> None:

@@ -3,10 +3,10 @@
 In: a gate, evidence, a verdict; or a folder that somebody else wrote. Out: the folder; or the verdict, judged anew from labelled
 objects and detections, by the gate that lies beside them. `fleet release sign` and whoever asks years later call `verify`.
 
-    FOLDER/record.json          thresholds, drives, passes, sha256 of each file
+    FOLDER/record.json          thresholds, drives, passes, scenarios with the sha256 of what they mean, sha256 of each file
     FOLDER/gate.yaml            the gate file
     FOLDER/verdict.json         what the gate found: counts per cell
-    FOLDER/frames.parquet       drive, time, light, weather, region of each frame
+    FOLDER/frames.parquet       drive, time, light, weather, region of each frame, and whether it is in each scenario
     FOLDER/truth.parquet        labelled objects
     FOLDER/detections.parquet   what the model found, in each pass
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -25,12 +26,13 @@ import pyarrow.parquet as pq
 from fleet_assets.edge.objects import CLASSES, Objects
 from fleet_assets.edge.verdict import Verdict
 from fleet_assets.errors import FleetError
-from fleet_assets.evaluate.evidence import OF_FRAME, Evidence
+from fleet_assets.evaluate.evidence import OF_FRAME, SCENARIO, Evidence, Scenario
 from fleet_assets.evaluate.gate import Judgement
 from fleet_assets.evaluate.gate_file import Gate, load_gate
 from fleet_assets.signing.documents import read_json
 
 RECORD, GATE, VERDICT = "record.json", "gate.yaml", "verdict.json"
+_FRAMES = "frames.parquet"
 EVIDENCE = "evidence_sha256"  # entry of a verdict's bound_to
 _TYPE, _VERSION = "evaluation-record", 1
 _JSON_BYTES_LIMIT, _FILE_BYTES_LIMIT, _ROWS_LIMIT = 16 << 20, 1 << 29, 5_000_000
@@ -45,7 +47,7 @@ _TOLD = {
 }
 _OF_TRUTH = {"distance_m": pa.float32(), "moving": pa.bool_(), "visible_fraction": pa.float32()}
 _SCHEMAS = {
-    "frames.parquet": pa.schema({"drive": pa.int32(), "t_ns": pa.int64(), **dict.fromkeys(OF_FRAME, pa.string())}),
+    _FRAMES: pa.schema({"drive": pa.int32(), "t_ns": pa.int64(), **dict.fromkeys(OF_FRAME, pa.string())}),
     "truth.parquet": pa.schema({**_TOLD, **_OF_TRUTH}),
     "detections.parquet": pa.schema({"pass": pa.string(), **_TOLD}),
 }
@@ -60,7 +62,9 @@ class Record:
 
 def evidence_sha256(evidence: Evidence) -> str:
     """Of the content, whatever it is written as."""
-    hashed = hashlib.sha256(json.dumps([list(evidence.drives), list(evidence.thresholds_ppm)]).encode())
+    told: list[object] = [list(evidence.drives), list(evidence.thresholds_ppm)]
+    told += [_meanings(evidence)] if evidence.scenarios else []  # evidence of before there were any keeps its hash
+    hashed = hashlib.sha256(json.dumps(told).encode())
     tables = {"frames": _frames(evidence), "truth": _objects(evidence.truth, truth=True)}
     tables |= {f"pass {name}": _objects(found) for name, found in sorted(evidence.passes.items())}
     for name, table in tables.items():
@@ -78,12 +82,12 @@ def write_record(folder: Path, gate: Gate, evidence: Evidence, verdict: Verdict)
     folder.mkdir(parents=True, exist_ok=False)
     passes = [_objects(found).add_column(0, "pass", [[name] * len(found)]) for name, found in evidence.passes.items()]
     tables = {
-        "frames.parquet": _frames(evidence),
+        _FRAMES: _frames(evidence),
         "truth.parquet": _objects(evidence.truth, truth=True),
         "detections.parquet": pa.concat_tables([one.cast(_SCHEMAS["detections.parquet"]) for one in passes]),
     }
     for name, table in tables.items():
-        pq.write_table(table.cast(_SCHEMAS[name]), folder / name, compression="zstd")
+        pq.write_table(table.cast(_schemas(evidence.scenarios)[name]), folder / name, compression="zstd")
     (folder / GATE).write_bytes(gate.text.encode())
     (folder / VERDICT).write_text(json.dumps(verdict.to_document(), indent=1) + "\n")
     document = {
@@ -92,6 +96,7 @@ def write_record(folder: Path, gate: Gate, evidence: Evidence, verdict: Verdict)
         "thresholds_ppm": list(evidence.thresholds_ppm),
         "drives": list(evidence.drives),
         "passes": list(evidence.passes),
+        "scenarios": _meanings(evidence),
         "files": {name: _sha256(folder / name) for name in (*tables, GATE, VERDICT)},
     }
     (folder / RECORD).write_text(json.dumps(document, indent=1) + "\n")
@@ -105,9 +110,11 @@ def read_record(folder: Path) -> Record:
         whole = document["_type"] == _TYPE and document["version"] == _VERSION
         drives, passes = tuple(document["drives"]), tuple(document["passes"])
         thresholds_ppm, files = tuple(document["thresholds_ppm"]), dict(document["files"])
+        scenarios = dict(document.get("scenarios", {}))
         whole = whole and set(files) == {*_SCHEMAS, GATE, VERDICT}
         whole = whole and len(thresholds_ppm) == len(CLASSES) and all(type(ppm) is int for ppm in thresholds_ppm)
         whole = whole and 0 < len(drives) <= _ROWS_LIMIT and all(isinstance(one, str) for one in (*drives, *passes))
+        whole = whole and all(isinstance(one, str) for one in (*scenarios, *scenarios.values()))
     except (KeyError, TypeError, ValueError):
         whole = False
     if not whole:
@@ -115,7 +122,7 @@ def read_record(folder: Path) -> Record:
     for name, sha256 in files.items():
         if _sha256(folder / name) != sha256:
             raise FleetError(f"{folder / name} is not the file that was recorded", remedy=_REMEDY)
-    evidence = _evidence(folder, drives, passes, thresholds_ppm)
+    evidence = _evidence(folder, drives, passes, thresholds_ppm, scenarios)
     return Record(load_gate(folder / GATE), evidence, Verdict.read(folder / VERDICT))
 
 
@@ -145,9 +152,21 @@ def _judged_anew(gate: Gate, evidence: Evidence, verdict: Verdict) -> Verdict:
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
+def _schemas(scenarios: Iterable[str]) -> dict[str, pa.Schema]:
+    frames = _SCHEMAS[_FRAMES]
+    for name in sorted(scenarios):
+        frames = frames.append(pa.field(f"{SCENARIO} {name}", pa.bool_()))
+    return {**_SCHEMAS, _FRAMES: frames}
+
+
+def _meanings(evidence: Evidence) -> dict[str, str]:
+    return {name: evidence.scenarios[name].sha256 for name in sorted(evidence.scenarios)}
+
+
 def _frames(evidence: Evidence) -> pa.Table:
     slices = {name: pa.array(evidence.slices[name].tolist(), pa.string()) for name in OF_FRAME}
-    return pa.table({"drive": evidence.drive, "t_ns": evidence.t_ns, **slices})
+    holds = {f"{SCENARIO} {name}": evidence.scenarios[name].holds for name in sorted(evidence.scenarios)}
+    return pa.table({"drive": evidence.drive, "t_ns": evidence.t_ns, **slices, **holds})
 
 
 def _objects(found: Objects, *, truth: bool = False) -> pa.Table:
@@ -159,14 +178,18 @@ def _objects(found: Objects, *, truth: bool = False) -> pa.Table:
 
 
 def _evidence(
-    folder: Path, drives: tuple[str, ...], names: tuple[str, ...], thresholds_ppm: tuple[int, ...]
+    folder: Path,
+    drives: tuple[str, ...],
+    names: tuple[str, ...],
+    thresholds_ppm: tuple[int, ...],
+    meanings: Mapping[str, str],
 ) -> Evidence:
-    tables = {name: _table(folder / name, schema) for name, schema in _SCHEMAS.items()}
-    frames = tables["frames.parquet"]
+    tables = {name: _table(folder / name, schema) for name, schema in _schemas(meanings).items()}
+    frames = tables[_FRAMES]
     slices = {name: np.array(frames[name].to_pylist(), dtype=str) for name in OF_FRAME}
     drive = frames["drive"].to_numpy()
     if drive.size == 0 or not (drive.min() >= 0 and drive.max() < len(drives)):
-        raise FleetError(f"{folder / 'frames.parquet'} names drives that are not listed", remedy=_REMEDY)
+        raise FleetError(f"{folder / _FRAMES} names drives that are not listed", remedy=_REMEDY)
     found = tables["detections.parquet"]
     of_pass = np.array(found["pass"].to_pylist(), dtype=str)
     if not set(np.unique(of_pass).tolist()) <= set(names):
@@ -175,7 +198,8 @@ def _evidence(
         name: _read_objects(folder / "detections.parquet", found.filter(of_pass == name), drive.size) for name in names
     }
     truth = _read_objects(folder / "truth.parquet", tables["truth.parquet"], drive.size)
-    return Evidence(drives, drive, frames["t_ns"].to_numpy(), slices, truth, passes, thresholds_ppm)
+    scenarios = {name: Scenario(sha256, frames[f"{SCENARIO} {name}"].to_numpy()) for name, sha256 in meanings.items()}
+    return Evidence(drives, drive, frames["t_ns"].to_numpy(), slices, truth, passes, thresholds_ppm, scenarios)
 
 
 def _read_objects(path: Path, table: pa.Table, frames: int) -> Objects:

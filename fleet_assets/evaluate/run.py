@@ -22,7 +22,7 @@ from fleet_assets.edge.payload import BOUND_ARTEFACT, BOUND_MACHINE, artefact_sh
 from fleet_assets.edge.verdict import Verdict
 from fleet_assets.errors import FleetError
 from fleet_assets.evaluate.candidates import count_candidate
-from fleet_assets.evaluate.evidence import NOMINAL, RECALL, Evidence
+from fleet_assets.evaluate.evidence import NOMINAL, RECALL, Evidence, Scenario
 from fleet_assets.evaluate.gate import Judgement, mean_average_precision
 from fleet_assets.evaluate.gate_diff import Change, refuse_unapproved
 from fleet_assets.evaluate.gate_file import Gate
@@ -68,23 +68,28 @@ def evaluate(
     bound_to: Mapping[str, str],
     recordings: Recordings | None = None,
     released: Released | None = None,
+    scenarios: Mapping[str, Scenario] | None = None,
 ) -> Evaluated:
     """Judges a model and writes the record to a new folder.
 
     bound_to: versions of what the model was made from. recordings: of each drive; the model is judged on what the vehicle's code
     makes of them, which must be the frames, and in the rehearsals that the gate asks for. None: on the frames as they are, for
-    who had them made by the vehicle's code (train/recordings.py) and has the recordings no longer.
+    who had them made by the vehicle's code (train/recordings.py) and has the recordings no longer. scenarios: those of the gate,
+    on these frames.
     Raises FleetError if the gate loosens that of the released model without an approver of the installation's root (before the
-    first ceremony, any name), or asks for rehearsals and there are no recordings.
+    first ceremony, any name), if a scenario means something else by then and has the same version, or if the gate asks for
+    rehearsals and there are no recordings.
     """
     approvers, changes = Roots.of(home.releases).approvers(), list[Change]()
     if released is not None:
-        changes = refuse_unapproved(read_record(released.record).gate, gate, approvers)
+        before = read_record(released.record)
+        changes = refuse_unapproved(before.gate, gate, approvers)
+        _refuse_edited(before.evidence.scenarios, scenarios or {})
     opened = Model.open(model)
     refuse_without_memory(frames, opened.lag, LEAST_JUDGING)
     artefact = artefact_sha256(model)
     drives = None if recordings is None else Drives(recordings, frames, opened.description.rig)
-    evidence = _evidence(opened, frames, gate, drives)
+    evidence = _evidence(opened, frames, gate, drives, scenarios or {})
     judgement = Judgement(gate, evidence)
     count = count_candidate(home, artefact, {frames.drives[number] for number in np.unique(frames.drive)})
     bound = {**bound_to, **_judged_by(), BOUND_ARTEFACT: artefact, EVIDENCE: evidence_sha256(evidence)}
@@ -101,7 +106,7 @@ def evaluate(
         "approvers": approvers,
         "against_released": against,
         "not_comparable": not_comparable,
-        "recall_over_offset": _offset_curve(opened, gate, frames, drives) if drives and gate.rehearsals else [],
+        "recall_over_offset": _offset_curve(opened, judgement, frames, drives) if drives and gate.rehearsals else [],
         "clock_limits": {**asdict(load_alignment().limits), "curve_ends_ms": max(OFFSETS_MS)},
     }
     (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n")
@@ -120,12 +125,23 @@ def _nominal(model: Model, frames: FrameSet, drives: Drives | None) -> Objects:
     return drives.nominal(detect) if drives else detect(frames)
 
 
-def _evidence(model: Model, frames: FrameSet, gate: Gate, drives: Drives | None) -> Evidence:
+def _refuse_edited(before: Mapping[str, Scenario], now: Mapping[str, Scenario]) -> None:
+    for name in before.keys() & now.keys():
+        if before[name].sha256 != now[name].sha256:
+            raise FleetError(
+                f"Scenario {name} is not what it was when the released model was judged",
+                remedy="Give what was changed a new version, and name that in the gate.",
+            )
+
+
+def _evidence(
+    model: Model, frames: FrameSet, gate: Gate, drives: Drives | None, scenarios: Mapping[str, Scenario]
+) -> Evidence:
     passes = {NOMINAL: _nominal(model, frames, drives)}
     if drives:
         detect = partial(detections, model, every=True)
         passes |= {name: drives.rehearse(REHEARSALS[name], detect) for name in gate.rehearsals}
-    return Evidence.of(frames, passes, model.description.thresholds_ppm)
+    return Evidence.of(frames, passes, model.description.thresholds_ppm, scenarios)
 
 
 def _against(
@@ -139,17 +155,20 @@ def _against(
         found = {NOMINAL: _nominal(before, frames, drives)}
     except FleetError as error:
         return [], f"Not comparable: {error}"
-    old = Judgement(gate, Evidence.of(frames, found, before.description.thresholds_ppm))
+    scenarios = candidate.evidence.scenarios
+    old = Judgement(gate, Evidence.of(frames, found, before.description.thresholds_ppm, scenarios))
     differences = regression(old, Judgement(gate, candidate.evidence))
     return [{**asdict(one), "is_worse": one.is_worse} for one in differences], None
 
 
-def _offset_curve(model: Model, gate: Gate, frames: FrameSet, drives: Drives) -> list[dict[str, Any]]:
+def _offset_curve(model: Model, judgement: Judgement, frames: FrameSet, drives: Drives) -> list[dict[str, Any]]:
     """Recall per class over how wrong a sensor's stamps are."""
     detect, rows = partial(detections, model, every=True), []
+    gate, scenarios = judgement.gate.without_rehearsals(), judgement.evidence.scenarios
+    thresholds_ppm = model.description.thresholds_ppm
     for (sensor, offset_ms), rehearsal in offset_rehearsals().items():
-        found = Evidence.of(frames, {NOMINAL: drives.rehearse(rehearsal, detect)}, model.description.thresholds_ppm)
-        hit = Judgement(gate.without_rehearsals(), found).matched().rows(RECALL, found.thresholds_ppm)
+        found = Evidence.of(frames, {NOMINAL: drives.rehearse(rehearsal, detect)}, thresholds_ppm, scenarios)
+        hit = Judgement(gate, found).matched().rows(RECALL, found.thresholds_ppm)
         for name in CLASSES:
             chosen = hit.within({"class": name})
             recall = float(hit.hit[chosen].mean()) if chosen.any() else None

@@ -39,7 +39,9 @@ def counted(per_frame: dict[str, dict[str, float]], *, drives: int = 18, seed: i
         of_drive = np.array(means) * random.gamma(4, 0.25, drives)  # drives differ
         objects[class_name] = random.poisson(np.repeat(of_drive, FRAMES))
     split = np.repeat([("train", "validation", "test")[at % 2] for at in range(drives)], FRAMES)
-    return Counted(np.repeat(names, FRAMES), split, np.ones(drives * FRAMES, bool), objects, slices)
+    early = np.arange(drives * FRAMES) % FRAMES < 5
+    scenarios = {"early@1.0.0": early, "even@1.0.0": np.arange(drives * FRAMES) % 2 == 0, "never@2.0.0": early & ~early}
+    return Counted(np.repeat(names, FRAMES), split, np.ones(drives * FRAMES, bool), objects, slices, scenarios)
 
 
 # ---- label rates -----------------------------------------------------------------------------------------------------
@@ -70,7 +72,7 @@ def test_simulated_drives_that_are_unlike_real_ones_are_a_finding(shift: float, 
     drives = [f"{letter}{number}" for letter in "ab" for number in range(count)]
     nothing = np.zeros(0, dtype=np.int64)
     selected = [
-        SelectedDrive(DriveFacts(name, 0, 0, None), {}, name[0] == "b", nothing, nothing, nothing, {}, ())
+        SelectedDrive(DriveFacts(name, 0, 0, None), {}, name[0] == "b", nothing, nothing, nothing, {}, {}, ())
         for name in drives
     ]
     snapshot: Any = Rows(shift, drives)
@@ -84,12 +86,32 @@ def test_simulated_drives_that_are_unlike_real_ones_are_a_finding(shift: float, 
 
 def test_every_slice_has_a_row_also_where_a_split_has_none_of_it() -> None:
     rows = coverage(counted({}), ("train", "validation", "test"), 10, 60)
-    assert len(rows) == 3 * 3 * (3 + 1 + 2)
+    assert len(rows) == 3 * 3 * (3 + 1 + 2 + 3)
     of_test = [row for row in rows if row["split"] == "test"]
     assert all((row["drives"], row["share_of_drives"], row["missing_drives"]) == (0, None, 10) for row in of_test)
     night = [row for row in rows if (row["value"], row["class_name"]) == ("night", "pedestrian")]
     assert sum(row["drives"] for row in night) == 6
     assert sum(row["frames"] for row in night) == 6 * FRAMES
+
+
+def test_scenarios_are_slices_of_frames_and_may_overlap() -> None:
+    found = counted({})
+    rows = [row for row in coverage(found, ("train", "validation", "test"), 10, 60) if row["dimension"] == "scenario"]
+    assert {row["value"] for row in rows} == set(found.scenarios)
+    for row in rows:
+        inside = [
+            at
+            for at in range(found.drive.size)
+            if found.scenarios[row["value"]][at] and found.split[at] == row["split"]
+        ]
+        assert row["frames"] == len(inside)
+        assert row["drives"] == len({found.drive[at] for at in inside})
+        assert row["objects"] == sum(found.objects[row["class_name"]][at] for at in inside)
+        assert row["missing_drives"] == max(10 - row["drives"], 0)
+    frames = {
+        name: sum(row["frames"] for row in rows if row["value"] == name) // len(CLASSES) for name in found.scenarios
+    }
+    assert frames == {"early@1.0.0": 18 * 5, "even@1.0.0": 18 * FRAMES // 2, "never@2.0.0": 0}
 
 
 def test_wilson_intervals() -> None:

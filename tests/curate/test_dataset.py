@@ -24,16 +24,21 @@ from fleet_assets.curate.batch import scenarios_batch
 from fleet_assets.curate.coverage import scenarios_holding
 from fleet_assets.curate.dataset import DATASETS, Dataset, clips_of, coverage_of, datasets, make, open_dataset, publish
 from fleet_assets.curate.manifest import difference
-from fleet_assets.curate.recipe import load_recipe
+from fleet_assets.curate.recipe import SPLITS, load_recipe
 from fleet_assets.curate.samples import samples_batch
 from fleet_assets.curate.samples_reader import Samples
+from fleet_assets.curate.scenarios import load_scenarios
 from fleet_assets.curate.surroundings import causal
 from fleet_assets.edge.messages import decode
 from fleet_assets.edge.recording import Recording
 from fleet_assets.errors import FleetError
+from fleet_assets.evaluate import gate_file
 from fleet_assets.evaluate.assets import report, verdict
 from fleet_assets.evaluate.fetch import fetch_recordings
+from fleet_assets.evaluate.gate_file import GATES
+from fleet_assets.evaluate.record import read_record
 from fleet_assets.evaluate.rehearsals import Drives
+from fleet_assets.evaluate.scenarios import scenarios_of
 from fleet_assets.features.assets import BUNDLE, SERVICE
 from fleet_assets.features.batch import features_batch
 from fleet_assets.features.registry import apply as apply_features
@@ -46,7 +51,7 @@ from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.payload import read_payload
 from fleet_assets.package.approve import verify_candidate
 from fleet_assets.package.assets import release_candidate
-from fleet_assets.package.releases import Releases, State
+from fleet_assets.package.releases import EVALUATION, Releases, State
 from fleet_assets.resources import FleetResource, Profile
 from fleet_assets.services.home import Home
 from fleet_assets.simulate.drives import write_drive
@@ -208,6 +213,24 @@ def test_coverage_counts_labels_and_tells_what_is_missing(lake: Lake, made: Data
         assert row["share_low"] <= (row["share_of_drives"] or 0) <= row["share_high"] or not row["drives"]
     frames = sum(row["frames"] for row in rows if row["dimension"] == "light" and row["class_name"] == "vehicle")
     assert frames == made.clips.num_rows
+    hits = snapshot.scan("curate.scenario_hits").to_pylist()
+    stretches = {(row["drive_id"], row["scenario"]): row["hits"] for row in hits}
+    clips = made.clips.to_pylist()  # of one frame each
+    for one in load_scenarios().values():
+        inside = [
+            clip
+            for clip in clips
+            if any(
+                hit["first_frame"] <= clip["last_frame"] <= hit["last_frame"]
+                for hit in stretches[clip["drive"], one.name]
+            )
+        ]
+        told = [row for row in rows if (row["dimension"], row["value"]) == ("scenario", one.slice)]
+        assert {row["split"]: row["frames"] for row in told if row["class_name"] == "vehicle"} == {
+            split: sum(clip["split"] == split for clip in inside) for split in SPLITS
+        }
+        assert inside == [clip for clip in clips if one.name in clip["scenarios"]]
+        assert made.manifest.document["policies"][f"scenario {one.name}"] == f"{one.version} {one.sha256}"
     holding = scenarios_holding(snapshot, "light", "night", list(made.manifest.drives)[:2])
     of_night = next(row for row in holding if row["scenario"] == "night")
     assert (of_night["drives"], of_night["drives_not_in_dataset"]) == (3, 2)
@@ -308,6 +331,15 @@ def test_a_drive_whose_tables_disagree_is_left_out(home: Home, lake: Lake, drive
     assert drives[0] in make(lake.at(), load_recipe("full"), "later").manifest.drives
 
 
+def test_hits_of_scenarios_that_were_edited_since_are_in_no_dataset(
+    lake: Lake, made: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest says what its scenarios mean, and that is what the hits are of."""
+    monkeypatch.setattr("fleet_assets.curate.batch.scenarios_fingerprint", lambda: "of edited files")
+    with pytest.raises(FleetError, match=r"5 drives: its rows in curate\.scenario_hits were made by other scenarios"):
+        make(lake.at(made.manifest.commit_id), load_recipe("full"), "edited")
+
+
 def test_the_graph_makes_a_dataset(home: Home, lake: Lake, drives: list[str], made: Dataset) -> None:
     resources = {"fleet": FleetResource(home_path=str(home.root)), "profile": Profile()}
     config = dg.RunConfig(ops={"curate__dataset": assets.DatasetConfig(name="by-graph")})
@@ -335,6 +367,10 @@ def test_commands(home: Home, made: Dataset) -> None:
     assert shown["manifest"] == made.manifest.document
     assert len(shown["coverage"]) == made.coverage.num_rows
     assert call("show", "first", "--slice", "light=night")[0]["drives"] == 3
+    for name in ("night", "night@1.0.0"):
+        [row] = call("show", "first", "--slice", f"scenario={name}")
+        assert (row["scenario"], row["drives"]) == ("night", 3)
+    assert call("show", "first", "--slice", "scenario=night@9.0.0") == []
     assert call("diff", "first", "first") == []
     for_people = CliRunner().invoke(app, ["datasets", "show", "first"])
     assert for_people.exit_code == 0, for_people.output
@@ -348,6 +384,10 @@ def test_from_samples_to_a_candidate_without_pass(
     """Training set, bake-off, model, report, verdict, candidate, as a run makes them, with trainings of a few steps."""
     budget = Budget(("radar", "early"), 2, 2, Recipe(steps=4, batch=2))
     monkeypatch.setitem(BUDGETS, "demo", budget)
+    monkeypatch.setattr(gate_file, "GATES", tmp_path / "gates")
+    (tmp_path / "gates").mkdir()
+    rule = "- {metric: recall, where: {class: vehicle, scenario: [night@1.0.0, low_light@1.0.0]}, limit: 0.5}\n"
+    (tmp_path / "gates" / "demo.yaml").write_text((GATES / "demo.yaml").read_text() + rule)
     apply_features()
     resources = {"fleet": FleetResource(home_path=str(home.root)), "profile": Profile(name="demo")}
     told = {assets.SAMPLES: {"dataset": "first"}, BUNDLE: {"bundle": bundle_of(home, tmp_path)}}
@@ -381,6 +421,9 @@ def test_from_samples_to_a_candidate_without_pass(
             assert len(frames)
             driven = Drives(recordings, frames, vehicle_rig())
             assert driven.otherwise == {"not_made": 0, "other_context": 0}
+        held = scenarios_held(snapshot, frames)
+        with pytest.raises(FleetError, match=r"does not know scenario night@9\.0\.0"):
+            scenarios_of(lake, "first", ["night@9.0.0"], frames)
         judged = materialize(report, verdict)
         [check] = judged.get_asset_check_evaluations()
         assert not check.passed
@@ -392,8 +435,28 @@ def test_from_samples_to_a_candidate_without_pass(
     [id_] = releases.ids()
     assert releases.release(id_).state is State.CANDIDATE
     assert releases.verdict(id_).bound_to["dataset_commit"] == made.manifest.commit_id
+    told = read_record(releases.candidate(id_) / EVALUATION)
+    assert told.verdict == releases.verdict(id_)
+    for name in ("night", "low_light"):
+        one = told.evidence.scenarios[f"{name}@1.0.0"]
+        assert one.holds.tolist() == held[name]
+        assert one.sha256 == load_scenarios()[name].sha256
+        assert {cell.slice.get("scenario") for cell in told.verdict.cells} >= {f"{name}@1.0.0"}
     with pytest.raises(FleetError, match="has no PASS"):
         verify_candidate(releases, id_)
+
+
+def scenarios_held(snapshot: Any, frames: FrameSet) -> dict[str, list[bool]]:
+    """Looked up frame by frame."""
+    rows = snapshot.scan("curate.scenario_hits", ["drive_id", "scenario", "hits"]).to_pylist()
+    hits = {(row["drive_id"], row["scenario"]): row["hits"] for row in rows}
+    return {
+        name: [
+            any(hit["t_first_ns"] <= t_ns <= hit["t_last_ns"] for hit in hits[frames.drives[number], name])
+            for number, t_ns in zip(frames.drive.tolist(), frames.t_ns.tolist(), strict=True)
+        ]
+        for name in load_scenarios()
+    }
 
 
 def test_samples_whose_order_is_broken_are_refused(lake: Lake, samples: Samples) -> None:

@@ -15,7 +15,7 @@ from ingest.decoding import decode
 from fleet_assets.contracts.document import ContractError
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.curate.batch import OUTPUTS
-from fleet_assets.curate.scenarios import condition, load_scenarios, scenarios_fingerprint, stretches
+from fleet_assets.curate.scenarios import condition, load_scenarios, scenarios_fingerprint, slices_held, stretches
 
 FILE = """version: 1.0.0
 description: Fast.
@@ -85,6 +85,38 @@ def test_stretches_are_joined_and_short_ones_left_out(tmp_path: Path) -> None:
     # 2 to 5 are 0.3 s apart and joined; 7 to 11 are 0.4 s apart; 13 to 15 are joined.
     assert list(zip(first.tolist(), last.tolist(), strict=True)) == [(1, 7), (11, 15)]
     assert [part.size for part in stretches(np.zeros(4, dtype=bool), t_ns[:4], scenario)] == [0, 0]
+
+
+def test_a_slice_has_the_version_and_its_hash_changes_with_what_it_is_made_of(tmp_path: Path) -> None:
+    found = {}
+    for at, (fast, version) in enumerate((("> 3", "1.0.0"), ("> 4", "1.0.0"), ("> 3", "2.0.0"))):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        files(
+            folder, fast=f"frames.speed_mps {fast}", both="scenario.fast AND frames.complete", other="frames.complete"
+        )
+        path = folder / "fast.yaml"
+        path.write_text(path.read_text().replace("version: 1.0.0", f"version: {version}"))
+        found[at] = load_scenarios(folder)
+    assert [found[at]["fast"].slice for at in found] == ["fast@1.0.0", "fast@1.0.0", "fast@2.0.0"]
+    for name in ("fast", "both"):
+        assert found[0][name].sha256 != found[1][name].sha256
+        assert found[0][name].sha256 == found[2][name].sha256  # the same by another name
+    assert found[0]["other"].sha256 == found[1]["other"].sha256
+
+
+def test_what_stretches_hold_is_what_lies_in_one_of_them() -> None:
+    random = np.random.default_rng(3)
+    for _ in range(200):
+        edges = np.unique(random.integers(-20, 60, 2 * random.integers(0, 6)))
+        pairs = edges[: edges.size // 2 * 2].reshape(-1, 2)
+        hits = [{"t_first_ns": int(first), "t_last_ns": int(last)} for first, last in pairs]
+        row = {"scenario": "rain", "scenario_version": "1.2.0", "hits": hits}
+        rows = pa.Table.from_pylist([row, {**row, "scenario": "fog", "hits": []}])
+        at = random.integers(-25, 65, 40)
+        found = slices_held(rows, "t_first_ns", "t_last_ns", at)
+        assert found["rain@1.2.0"].tolist() == [any(first <= one <= last for first, last in pairs) for one in at]
+        assert not found["fog@1.2.0"].any()
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from docs.examples import PROJECT, blocks
 from fleet_assets.cli import app
 from fleet_assets.contracts.check import stale_docs
 from fleet_assets.contracts.loader import load_tables
+from fleet_assets.curate.scenarios import scenario_slices
 from fleet_assets.edge.floor import Floor
 from fleet_assets.evaluate.gate_file import parse_gate
 from fleet_assets.lake.query import rewrite
@@ -165,7 +166,8 @@ def test_the_files_that_pages_show_are_taken(tmp_path: Path) -> None:
         [text] = [text for told, text in blocks(PROJECT / "docs" / page) if told == language]
         return text
 
-    assert parse_gate(shown("gates.md", "yaml"), Path("full.yaml")).rehearsals == ("camera_missing",)
+    gate = parse_gate(shown("gates.md", "yaml"), Path("full.yaml"), scenario_slices())
+    assert (gate.rehearsals, gate.scenarios) == (("camera_missing",), ("crossing_pedestrian@1.0.0",))
     text = shown("releases.md", "toml")
     for holder in re.findall(r"^(\w+) = \"\w+\.pub\"", text, flags=re.MULTILINE):
         SigningKey.create(tmp_path / holder, "a passphrase for tests")

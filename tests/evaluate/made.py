@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from fleet_assets.edge.objects import CLASSES, Objects
-from fleet_assets.evaluate.evidence import NOMINAL, Evidence
+from fleet_assets.evaluate.evidence import NOMINAL, Evidence, Scenario
 
 LIGHTS, WEATHERS, REGIONS = ("day", "dusk", "night"), ("clear", "rain", "fog"), ("munich", "hamburg")
 FRAMES, PER_CLASS = 12, 3
@@ -23,9 +24,10 @@ def evidence(
     recall: Recall = lambda class_name, light: 0.9,
     precision: float = 0.9,
     passes: Mapping[str, Recall] | None = None,
+    scenarios: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] | None = None,
     seed: int = 0,
 ) -> Evidence:
-    """Of each class, PER_CLASS objects in each of FRAMES frames of each drive."""
+    """Of each class, PER_CLASS objects in each of FRAMES frames of each drive. scenarios: (drive, frame of it) -> bool."""
     random = np.random.default_rng(seed)
     drive = np.repeat(np.arange(drives, dtype=np.int32), FRAMES)
     light = np.array(LIGHTS)[np.arange(drives) % len(LIGHTS)][drive]
@@ -45,6 +47,10 @@ def evidence(
         tuple(f"sim--{number:04d}" for number in range(drives)), drive, np.arange(drive.size, dtype=np.int64) * 100_000_000,
         {"light": light, "weather": weather, "region": region}, truth,
         found, THRESHOLDS_PPM,
+        {
+            name: Scenario(hashlib.sha256(name.encode()).hexdigest(), holds(drive, np.arange(drive.size) % FRAMES))
+            for name, holds in (scenarios or {}).items()
+        },
     )  # fmt: skip
 
 

@@ -110,6 +110,65 @@ def test_a_rehearsal_has_limits_of_its_own_and_must_have_been_run() -> None:
         verdict(evidence())
 
 
+SCENARIOS = {
+    "braking@1.0.0": lambda drive, frame: (drive % 2 == 0) & (frame < 4),
+    "crossing@2.1.0": lambda drive, frame: (frame >= 2) & (frame < 9),
+    "never@1.0.0": lambda drive, frame: frame < 0,
+}
+BY_SCENARIO = TEXT.replace(
+    "fairness:",
+    """\
+- {metric: recall, where: {class: pedestrian, scenario: ['braking@1.0.0', 'crossing@2.1.0', 'never@1.0.0']}, limit: 0.57}
+- {metric: recall, where: {class: each, light: night, scenario: crossing@2.1.0}, limit: 0.5}
+- {metric: precision, where: {class: each, scenario: [braking@1.0.0, crossing@2.1.0], distance: 0-15}, limit: 0.5}
+fairness:""",
+).replace("where: {class: pedestrian}, limit: 0.3", "where: {class: pedestrian, scenario: braking@1.0.0}, limit: 0.3")
+
+
+def test_cells_by_scenario_count_what_lies_in_its_frames() -> None:
+    """Against a count row by row. A frame may be in several scenarios, and is counted in the cells of each."""
+    found = evidence(drives=30, passes=REHEARSED, scenarios=SCENARIOS)
+    judgement = Judgement(own(BY_SCENARIO), found)
+    said = {one.name: one for one in judgement.verdict(candidates_judged=1, bound_to=BOUND_TO).cells}
+    demands = [limit for limit in judgement.gate.limits if "scenario" in limit.slice]
+    assert len(demands) == 3 + 3 + 6 + 1
+    for limit in demands:
+        name = limit.rehearsal or NOMINAL
+        rows = judgement.matched(name).rows(limit.metric, found.thresholds_ppm)
+        objects = found.truth if limit.metric == "recall" else found.passes[name]
+        inside = []  # of each row: whether the cell counts it
+        for frame, class_id, x_m, y_m in zip(objects.frame, objects.class_id, objects.x_m, objects.y_m, strict=True):
+            told = {"class": CLASSES[class_id], "light": found.slices["light"][frame]}
+            told["distance"] = "0-15" if np.hypot(x_m, y_m) < 15 else "15-30" if np.hypot(x_m, y_m) < 30 else "30-48"
+            if found.slices["weather"][frame] == "fog" or (told["class"], told["distance"]) == ("pedestrian", "30-48"):
+                continue  # outside of the operating domain
+            rest = {key: value for key, value in limit.slice.items() if key != "scenario"}
+            inside.append(rest.items() <= told.items() and found.scenarios[limit.slice["scenario"]].holds[frame])
+        cell_ = said[limit.name]
+        assert len(inside) == rows.hit.size
+        assert (cell_.positives, cell_.hits) == (sum(inside), int(rows.hit[inside].sum()))
+        assert cell_.slice["scenario"] == limit.slice["scenario"]
+        assert (cell_.positives == 0) == (limit.slice["scenario"] == "never@1.0.0")
+    assert said["pedestrian recall, scenario=never@1.0.0"].status is Status.INSUFFICIENT
+
+
+def test_a_model_that_is_blind_in_a_scenario_fails_there() -> None:
+    found = evidence(passes=REHEARSED, scenarios=SCENARIOS)
+    blind = found.scenarios["braking@1.0.0"].holds
+    seen = {name: one.only(~(blind[one.frame] & (one.class_id == 1))) for name, one in found.passes.items()}
+    said = verdict(replace(found, passes=seen), own(BY_SCENARIO))
+    failed = {one.name for one in said.cells if one.status is Status.FAIL}
+    assert failed == {
+        "pedestrian recall, scenario=braking@1.0.0", "pedestrian recall, scenario=braking@1.0.0, rehearsal=camera_missing",
+    }  # fmt: skip
+    assert Verdict.from_document(said.to_document()) == said
+
+
+def test_a_scenario_that_was_not_looked_up_is_an_error() -> None:
+    with pytest.raises(FleetError, match=r"not looked up: braking@1\.0\.0, crossing@2\.1\.0"):
+        verdict(evidence(passes=REHEARSED, scenarios={"never@1.0.0": SCENARIOS["never@1.0.0"]}), own(BY_SCENARIO))
+
+
 def test_a_class_that_is_left_behind_is_unfair() -> None:
     found = verdict(evidence(recall=lambda name, light: 0.35 if name == "cyclist" else 0.95, passes=REHEARSED))
     unfair = {one.slice["class"] for one in found.blocking if one.slice.get("fairness") == "class"}

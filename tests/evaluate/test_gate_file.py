@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fleet_assets.contracts.document import ContractError
+from fleet_assets.curate.scenarios import load_scenarios, scenario_slices
 from fleet_assets.errors import FleetError
 from fleet_assets.evaluate.gate_diff import differences, refuse_unapproved
 from fleet_assets.evaluate.gate_file import GATES, Gate, gate_path, load_gate, parse_gate
@@ -68,6 +69,18 @@ MISTAKES = {
     "rehearsal unknown": ("[camera_missing]", "[upside_down]", "'upside_down'", "rehearsals[0].rehearsal[0]"),
     "fair between what is fixed": ("where: {light: night}, between", "where: {class: cyclist}, between", "what is compared",
                                    "fairness[1].where"),
+    "scenario without version": (FIRST, FIRST.replace("light: each", "scenario: rain"), "'rain' does not fit",
+                                 "limits[0].where.scenario"),
+    "each scenario": (FIRST, FIRST.replace("light: each", "scenario: each"), "'each' does not fit", "limits[0].where.scenario"),
+    "scenario that nobody has": (FIRST, FIRST.replace("light: each", "scenario: [rain@1.0.0, rain@9.0.0]"),
+                                 "there is no scenario rain@9.0.0", "limits[0].where.scenario[1]"),
+    "scenario outside": ("slice: {class: pedestrian, distance: 30-48}", "slice: {scenario: rain@1.0.0}",
+                         "no vehicle can tell scenario beforehand", "outside[0].slice"),
+    "motion outside": ("slice: {class: pedestrian, distance: 30-48}", "slice: {motion: moving}",
+                       "no vehicle can tell motion beforehand", "outside[0].slice"),
+    "scenario in the domain": ("  weather: [clear, rain]\n", "  weather: [clear]\n  scenario: [rain@1.0.0]\n",
+                               "no vehicle can tell scenario beforehand", "domain"),
+    "fair between scenarios": ("between: region", "between: scenario", "'scenario' is not known", "fairness[0].between"),
     "fair between one": ("region: [munich, hamburg]", "region: [munich]", "one region only", "fairness[0].between"),
 }  # fmt: skip
 
@@ -106,7 +119,7 @@ def test_mistakes_are_named(mistake: str) -> None:
     old, new, what, place = MISTAKES[mistake]
     assert old in TEXT
     with pytest.raises(ContractError) as error:
-        own(TEXT.replace(old, new, 1))
+        parse_gate(TEXT.replace(old, new, 1), Path("own.yaml"), scenario_slices())
     assert what in error.value.what
     assert error.value.what.startswith("own.yaml: ")
     assert place in str(error.value.where)
@@ -157,6 +170,34 @@ def test_what_is_looser_is_refused_until_somebody_put_their_name_to_it(text: str
     assert {change.approval.by for change in changes if change.approval} == {"Ada Example"}
     with pytest.raises(FleetError, match="Ada Example cannot approve"):
         refuse_unapproved(own(), approved, approvers=["Grace Example"])
+
+
+def test_a_scenario_that_is_gone_or_of_another_version_is_a_loosening() -> None:
+    rule = "- {metric: recall, where: {class: pedestrian, scenario: rain@1.0.0}, limit: 0.5}\nfairness:"
+    with_it = own(TEXT.replace("fairness:", rule))
+    assert with_it.scenarios == ("rain@1.0.0",)
+    later = own(with_it.text.replace("rain@1.0.0", "rain@1.1.0"))
+    gone = "pedestrian recall, scenario=rain@1.0.0: no longer judged"
+    assert [change.text for change in differences(with_it, own()) if change.loosens] == [gone]
+    assert [(change.text, change.loosens) for change in differences(with_it, later)] == [
+        (gone, True), ("pedestrian recall, scenario=rain@1.1.0: limit 0.5, new", False),
+    ]  # fmt: skip
+    with pytest.raises(FleetError, match="nobody approved it"):
+        refuse_unapproved(with_it, later)
+
+
+def test_cells_by_scenario_follow_from_the_file_alone() -> None:
+    """Also where the scenario is gone, so that a verdict of earlier can be judged anew; whoever judges now is told."""
+    rule = "- {metric: recall, where: {class: each, scenario: was_once@3.0.0}, limit: 0.5}\nfairness:"
+    gate = own(TEXT.replace("fairness:", rule))
+    assert [limit.name for limit in gate.limits if "scenario" in limit.slice] == [
+        f"{name} recall, scenario=was_once@3.0.0" for name in ("vehicle", "pedestrian", "cyclist")
+    ]
+    with pytest.raises(ContractError, match="there is no scenario was_once"):
+        parse_gate(gate.text, Path("own.yaml"), scenario_slices())
+    for name, one in load_scenarios().items():
+        text = gate.text.replace("was_once@3.0.0", f"{name}@{one.version}")
+        assert parse_gate(text, Path("own.yaml"), scenario_slices()).scenarios == (one.slice,)
 
 
 def test_what_is_stricter_needs_no_name() -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evaluate.made import evidence
+from evaluate.made import FRAMES, evidence
+from evaluate.test_gate import BY_SCENARIO, SCENARIOS
 from evaluate.test_gate_file import own
 
 from fleet_assets.errors import FleetError
@@ -125,6 +126,52 @@ def test_a_pass_without_detections_is_one(tmp_path: Path) -> None:
     verdict = Judgement(own(), blind).verdict(candidates_judged=1, bound_to={EVIDENCE: evidence_sha256(blind)})
     write_record(tmp_path / "blind", own(), blind, verdict)
     assert verify(tmp_path / "blind") == verdict
+
+
+@pytest.fixture
+def by_scenario(tmp_path: Path) -> Path:
+    found = evidence(drives=36, passes={"camera_missing": lambda class_name, light: 0.6}, scenarios=SCENARIOS)
+    gate = own(BY_SCENARIO)
+    verdict = Judgement(gate, found).verdict(candidates_judged=1, bound_to={EVIDENCE: evidence_sha256(found)})
+    write_record(tmp_path / "record", gate, found, verdict)
+    return tmp_path / "record"
+
+
+def test_a_record_tells_which_frames_were_in_a_scenario_and_what_that_meant(by_scenario: Path) -> None:
+    found = read_record(by_scenario)
+    assert verify(by_scenario) == found.verdict
+    assert found.evidence.scenarios.keys() == SCENARIOS.keys()
+    for name, holds in SCENARIOS.items():
+        one = found.evidence.scenarios[name]
+        assert one.sha256 == hashlib.sha256(name.encode()).hexdigest()
+        np.testing.assert_array_equal(one.holds, holds(found.evidence.drive, np.arange(len(found.evidence)) % FRAMES))
+
+
+@pytest.mark.parametrize("scenario", ["braking@1.0.0", "never@1.0.0"])
+def test_another_membership_or_meaning_is_refused_and_so_is_none(scenario: str, by_scenario: Path) -> None:
+    before = (by_scenario / "frames.parquet").read_bytes()
+    changed(by_scenario, "frames.parquet", column(f"scenario {scenario}", lambda values: ~values), hashes=True)
+    with pytest.raises(FleetError, match="verdict"):
+        verify(by_scenario)
+    changed(by_scenario, "frames.parquet", lambda path: path.write_bytes(before) and None, hashes=True)
+    document = json.loads((by_scenario / "record.json").read_text())
+    for other, why in (
+        ({**document["scenarios"], scenario: "b" * 64}, "verdict"),
+        ({}, "other columns"),
+        ([7], "no eval"),
+    ):
+        (by_scenario / "record.json").write_text(json.dumps({**document, "scenarios": other}))
+        with pytest.raises(FleetError, match=why):
+            verify(by_scenario)
+    (by_scenario / "record.json").write_text(json.dumps(document))
+    assert verify(by_scenario)
+
+
+def test_a_record_of_before_there_were_scenarios_is_one(record: Path) -> None:
+    document = json.loads((record / "record.json").read_text())
+    assert document.pop("scenarios") == {}
+    (record / "record.json").write_text(json.dumps(document))
+    assert verify(record) == read_record(record).verdict
 
 
 DAMAGE = {

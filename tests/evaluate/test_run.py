@@ -19,7 +19,9 @@ from fleet_assets.edge.model import DESCRIPTION
 from fleet_assets.edge.objects import CLASSES
 from fleet_assets.edge.rig import SENSORS
 from fleet_assets.edge.verdict import Status
-from fleet_assets.evaluate.evidence import NOMINAL
+from fleet_assets.errors import FleetError
+from fleet_assets.evaluate.evidence import NOMINAL, Scenario
+from fleet_assets.evaluate.gate_file import Gate
 from fleet_assets.evaluate.record import read_record, verify
 from fleet_assets.evaluate.rehearsals import OFFSETS_MS
 from fleet_assets.evaluate.run import REPORT, Evaluated, Released, evaluate
@@ -62,15 +64,18 @@ class Plain:
     """A record without recordings, by a gate without rehearsals; and another like it, against a released model."""
 
     folder: Path
-    again: Callable[[Path, Released | None], Evaluated]
+    again: Callable[..., Evaluated]
 
 
 @pytest.fixture(scope="module")
 def plain(home: Home, model: Path, judged: FrameSet, folder: Path) -> Plain:
     gate = own(TEXT[: TEXT.index("rehearsals:")])
 
-    def again(new: Path, released: Released | None) -> Evaluated:
-        return evaluate(home, model, judged, gate, new, bound_to={"dataset": "two"}, released=released)
+    def again(
+        new: Path, released: Released | None, own: Gate = gate, scenarios: dict[str, Scenario] | None = None
+    ) -> Evaluated:
+        bound_to = {"dataset": "two"}
+        return evaluate(home, model, judged, own, new, bound_to=bound_to, released=released, scenarios=scenarios)
 
     again(folder.with_name("plain"), None)
     return Plain(folder.with_name("plain"), again)
@@ -115,6 +120,25 @@ def test_a_model_against_itself_does_not_differ(plain: Plain, model: Path, tmp_p
     report = plain.again(tmp_path / "new", Released(plain.folder, model)).report
     assert report["not_comparable"] is None
     assert {row["difference"] for row in report["against_released"]} == {0.0}
+
+
+def test_an_edited_scenario_needs_a_version_of_its_own(plain: Plain, model: Path, tmp_path: Path) -> None:
+    """The first time, and after a release that was judged by it; then its file is changed, and the gate is not."""
+    rule = "- {metric: recall, where: {class: vehicle, scenario: rain@1.0.0}, limit: 0.5}\nfairness:"
+    gate = own(TEXT[: TEXT.index("rehearsals:")].replace("fairness:", rule))
+    frames = len(read_record(plain.folder).evidence)
+    raining = {"rain@1.0.0": Scenario("a" * 64, np.arange(frames) % 2 == 0)}
+    with pytest.raises(FleetError, match=r"not looked up: rain@1\.0\.0"):
+        plain.again(tmp_path / "none", None, gate)
+    first = plain.again(tmp_path / "one", None, gate, raining)
+    [cell] = [cell for cell in first.verdict.cells if cell.slice.get("scenario") == "rain@1.0.0"]
+    assert cell.positives > 0
+    released = Released(tmp_path / "one", model)
+    report = plain.again(tmp_path / "two", released, gate, raining).report
+    assert "vehicle recall, scenario=rain@1.0.0" in {row["name"] for row in report["against_released"]}
+    edited = {"rain@1.0.0": Scenario("b" * 64, raining["rain@1.0.0"].holds)}
+    with pytest.raises(FleetError, match=r"rain@1\.0\.0 is not what it was"):
+        plain.again(tmp_path / "three", released, gate, edited)
 
 
 def test_a_released_model_of_other_inputs_is_not_comparable_and_the_candidate_is_judged(
