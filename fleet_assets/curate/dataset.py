@@ -31,8 +31,8 @@ from fleet_assets.curate.splits import BRIDGES, assign, groups, leaks, near_dupl
 from fleet_assets.errors import FleetError
 from fleet_assets.features.checks import differences
 from fleet_assets.features.policy import load_live_policy
-from fleet_assets.lake.client import AlreadyExists, NotFound
 from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.refusals import AlreadyExists, NotFound
 from fleet_assets.lake.tables import Snapshot, day_of
 from fleet_assets.lake.transaction import Transaction
 from fleet_assets.lake.versions import version_of

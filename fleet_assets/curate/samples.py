@@ -25,9 +25,9 @@ from fleet_assets.curate.surroundings import causal
 from fleet_assets.errors import FleetError
 from fleet_assets.features.policy import load_live_policy
 from fleet_assets.lake.batch import BatchOutcome, DriveOutcome, run_batch
-from fleet_assets.lake.client import AlreadyExists
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.payload import read_payload
+from fleet_assets.lake.refusals import AlreadyExists
 from fleet_assets.lake.tables import Snapshot, day_of
 from fleet_assets.lake.versions import DriveVersion, version_of
 from fleet_assets.lake.writer import TaskWriter

@@ -19,8 +19,8 @@ from fleet_assets.curate.dataset import clips_of, open_dataset
 from fleet_assets.curate.manifest import Manifest
 from fleet_assets.curate.samples import TABLE, frames_of, samples_tag
 from fleet_assets.errors import FleetError
-from fleet_assets.lake.client import NotFound
 from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.refusals import NotFound
 from fleet_assets.lake.tables import Snapshot
 
 _KEY = ("drive_id", "frame", "t_ns")

@@ -6,7 +6,6 @@ expects a header that the server does not send.
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,32 +19,13 @@ from lakefs_client import ApiException, Configuration, models
 from lakefs_client.client import LakeFSClient
 
 from fleet_assets.errors import FleetError
+from fleet_assets.lake.refusals import AlreadyExists, NotFound, refusal, unreachable
 
 MAIN = "main"
 _PAGE = 1000
 # The supervisor restarts a server within seconds; longer than this it is down.
 _RETRY_FOR_S = 20.0
 _TIMEOUT_S = (5.0, 120.0)  # to connect, to answer: a merge with a pre-merge action is the slowest call
-
-
-class LakeUnreachable(FleetError):
-    """lakeFS did not answer for a while."""
-
-
-class MergeConflict(FleetError):
-    """Both sides changed the same object, or the target moved."""
-
-
-class AlreadyExists(FleetError):
-    """A repository, branch or tag of this name is there."""
-
-
-class NotFound(FleetError):
-    """No such branch, tag, commit or object."""
-
-
-class NothingToCommit(FleetError):
-    """The branch holds no change."""
 
 
 @dataclass(frozen=True)
@@ -325,14 +305,12 @@ class Repository:
                     return bytes(answer.data)
                 if answer.status == 404:
                     raise NotFound(f"{path} is not at {ref[:12]}", where=answer.data[:200].decode(errors="replace"))
-                refused = ApiException(answer.status, answer.reason)
-                refused.body = answer.data
-                refusal = _explain(refused, f"{path} at {ref[:12]}")
+                refused = refusal(f"{path} at {ref[:12]}", answer.status, answer.data, answer.reason)
                 if answer.status not in (423, 429) and answer.status < 500:
-                    raise refusal
-                cause = refusal
+                    raise refused
+                cause = refused
             if time.monotonic() > deadline:
-                raise self._unreachable(path, cause) from cause
+                raise unreachable(self.url, path, cause) from cause
             time.sleep(0.5)
 
     def put(self, branch: str, path: str, data: bytes) -> None:
@@ -361,7 +339,7 @@ class Repository:
                 raise FleetError(f"lakeFS refused {path} at {ref[:12]}", where=str(error)) from error
             except BotoCoreError as error:
                 if time.monotonic() > deadline:
-                    raise self._unreachable(path, error) from error
+                    raise unreachable(self.url, path, error) from error
                 time.sleep(0.5)
 
     def copy(self, source_ref: str, path: str, branch: str) -> None:
@@ -405,10 +383,10 @@ class Repository:
                 # 423 and 429: others are at it too, and nothing was done.
                 busy = error.status in (423, 429)
                 if error.status and error.status < 500 and not busy:
-                    refusal = _explain(error, what)
-                    if lost and done_on is not None and isinstance(refusal, done_on):
+                    refused = refusal(what, error.status, error.body, error.reason)
+                    if lost and done_on is not None and isinstance(refused, done_on):
                         return None
-                    raise refusal from error
+                    raise refused from error
                 cause: Exception = error
                 lost = lost or not busy
             except (urllib3.exceptions.HTTPError, ConnectionError) as error:
@@ -416,47 +394,6 @@ class Repository:
                 busy = False
                 lost = True
             if (not repeat and not busy) or time.monotonic() > deadline:
-                raise self._unreachable(what, cause) from cause
+                raise unreachable(self.url, what, cause) from cause
             time.sleep(pause_s * random.uniform(0.5, 1.5))
             pause_s = min(pause_s * 2, 2.0)
-
-    def _unreachable(self, what: str, cause: Exception) -> LakeUnreachable:
-        return LakeUnreachable(
-            f"lakeFS at {self.url} does not answer",
-            where=f"{what}: {str(cause).splitlines()[0] if str(cause) else type(cause).__name__}",
-            remedy="`fleet status` shows the servers, `fleet up` starts them.",
-        )
-
-
-def _explain(error: ApiException, what: str) -> FleetError:
-    text = _message(error)
-    match error.status:
-        case 404:
-            return NotFound(f"lakeFS has no {what}", where=text)
-        case 409 if "not unique" in text or "exists" in text:
-            return AlreadyExists(f"There is a {what} already", where=text)
-        case 409:
-            return MergeConflict(f"Conflict at {what}", where=text)
-        case 401 | 403:
-            return FleetError(
-                f"lakeFS refused access to {what}",
-                where=text,
-                remedy="Check the keys in FLEET_HOME/secrets.json; main takes merges only.",
-            )
-        case 412 if "hook" in text:
-            return FleetError(
-                f"The pre-merge action refused the {what}",
-                where=next((line for line in text.splitlines() if "runtime error" in line), text).strip("* \t"),
-                remedy="main takes what a transaction has audited, and nothing else.",
-            )
-        case 400 if "no changes" in text:
-            return NothingToCommit(f"Nothing to commit on {what}")
-        case status:
-            return FleetError(f"lakeFS refused {what} with status {status}", where=text)
-
-
-def _message(error: ApiException) -> str:
-    try:
-        return str(json.loads(error.body)["message"])
-    except (ValueError, KeyError, TypeError):
-        return str(error.reason)

@@ -17,7 +17,8 @@ from urllib.parse import unquote
 
 from fleet_assets.contracts.loader import TableContract, load_tables
 from fleet_assets.errors import FleetError
-from fleet_assets.lake.client import Change, NotFound, Repository
+from fleet_assets.lake.client import Change, Repository
+from fleet_assets.lake.refusals import NotFound
 
 TASK_KEY = "fleet.task"  # commitInfo entry that names the task which wrote a log entry
 THREADS = 8

@@ -25,8 +25,9 @@ from pathlib import Path
 
 from fleet_assets.errors import FleetError
 from fleet_assets.lake import ranges
-from fleet_assets.lake.client import MAIN, NotFound
+from fleet_assets.lake.client import MAIN
 from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.refusals import NotFound
 from fleet_assets.lake.sweep import ABANDONED_AFTER_S
 from fleet_assets.services.home import Home, write_private
 

@@ -18,9 +18,10 @@ from typing import TypeVar
 
 from fleet_assets.errors import FleetError
 from fleet_assets.lake.audit import Auditor
-from fleet_assets.lake.client import MAIN, MergeConflict, NothingToCommit, Repository
+from fleet_assets.lake.client import MAIN, Repository
 from fleet_assets.lake.maintenance import CHECKPOINT_EVERY, checkpoint
 from fleet_assets.lake.publish import ACTIONS, StaleInputs
+from fleet_assets.lake.refusals import MergeConflict, NothingToCommit
 from fleet_assets.lake.tables import Snapshot
 from fleet_assets.lake.transaction import Transaction
 from fleet_assets.services.home import Home

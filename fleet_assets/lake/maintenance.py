@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from fleet_assets.errors import FleetError
-from fleet_assets.lake.client import MAIN, LakeUnreachable, MergeConflict, NothingToCommit, Repository
+from fleet_assets.lake.client import MAIN, Repository
 from fleet_assets.lake.delta_log import entries_since_checkpoint
 from fleet_assets.lake.lease import Lease
 from fleet_assets.lake.publish import refuse_actions
+from fleet_assets.lake.refusals import LakeUnreachable, MergeConflict, NothingToCommit
 from fleet_assets.lake.tables import contract_of, engine_errors, open_table
 from fleet_assets.services.home import Home
 

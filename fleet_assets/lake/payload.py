@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from fleet_assets.errors import FleetError
 from fleet_assets.formats.mcap_scan import MAX_CHUNK_BYTES, Damaged, decompress
-from fleet_assets.lake.client import LakeUnreachable, Repository
+from fleet_assets.lake.client import Repository
+from fleet_assets.lake.refusals import LakeUnreachable
 
 # A server on the same machine is busy with eight; more only wait.
 THREADS = 8

@@ -27,15 +27,9 @@ from pathlib import Path
 
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.errors import FleetError
-from fleet_assets.lake.client import (
-    MAIN,
-    Change,
-    LakeUnreachable,
-    MergeConflict,
-    NothingToCommit,
-    Repository,
-)
+from fleet_assets.lake.client import MAIN, Change, Repository
 from fleet_assets.lake.delta_log import THREADS, Added, commit_adds, next_version, read_added, without_log
+from fleet_assets.lake.refusals import LakeUnreachable, MergeConflict, NothingToCommit
 from fleet_assets.lake.tables import VERSIONS, Snapshot, Version, drives_predicate, engine_errors, open_table, quoted
 
 ACTIONS = "_lakefs_actions/"

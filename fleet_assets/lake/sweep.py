@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fleet_assets.lake import lease
-from fleet_assets.lake.client import MAIN, NotFound
+from fleet_assets.lake.client import MAIN
 from fleet_assets.lake.lake import Lake
+from fleet_assets.lake.refusals import NotFound
 
 # Longer than any run takes on a machine whose leases are not seen here.
 ABANDONED_AFTER_S = 24 * 3600.0

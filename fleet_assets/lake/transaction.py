@@ -24,10 +24,11 @@ from fleet_assets.contracts.audit import AuditResult
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.errors import FleetError
 from fleet_assets.lake.audit import AuditFailed, Auditor, audit_added, rows_by_drive
-from fleet_assets.lake.client import MAIN, LakeUnreachable, NotFound, NothingToCommit, Repository
+from fleet_assets.lake.client import MAIN, Repository
 from fleet_assets.lake.delta_log import Added, read_added
 from fleet_assets.lake.lease import Lease
 from fleet_assets.lake.publish import Plan, Published, publish, refuse_actions
+from fleet_assets.lake.refusals import LakeUnreachable, NotFound, NothingToCommit
 from fleet_assets.lake.tables import VERSIONS, Snapshot, Version, contract_of, day_of
 from fleet_assets.lake.versions import DriveVersion
 from fleet_assets.lake.writer import TaskWriter, append, append_frame, upload

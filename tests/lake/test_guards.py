@@ -12,9 +12,10 @@ from fleet_assets.contracts.audit import AuditResult, RuleResult
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.contracts.model import TableContract
 from fleet_assets.errors import FleetError
-from fleet_assets.lake.client import AlreadyExists, LakeUnreachable, Repository
+from fleet_assets.lake.client import Repository
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.publish import find_transaction
+from fleet_assets.lake.refusals import AlreadyExists, LakeUnreachable
 from fleet_assets.lake.schema import apply, differences
 from fleet_assets.lake.sweep import ABANDONED_AFTER_S, leftovers, sweep
 from fleet_assets.lake.tables import open_table

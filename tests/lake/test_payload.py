@@ -15,8 +15,9 @@ from mcap.writer import CompressionType
 from fleet_assets.errors import FleetError
 from fleet_assets.formats.reader import PAYLOAD_KINDS, RecordingFiles, open_recording
 from fleet_assets.lake import payload
-from fleet_assets.lake.client import LakeUnreachable, Repository
+from fleet_assets.lake.client import Repository
 from fleet_assets.lake.payload import KEY_COLUMNS, read_payload, stream_payload
+from fleet_assets.lake.refusals import LakeUnreachable
 from fleet_assets.lake.tables import VERSIONS
 from fleet_assets.services.home import Home
 
