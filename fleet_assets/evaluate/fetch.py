@@ -21,9 +21,10 @@ def fetch_recordings(snapshot: Snapshot, drives: Sequence[str], folder: Path) ->
     """Raises FleetError for a drive without a recording in the lake."""
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[Path]] = {drive: [] for drive in drives}
-    for row in snapshot.scan(TABLE, ["drive_id", "object"], drives=drives).to_pylist():
-        if row["object"]:
-            found[row["drive_id"]].append(_fetch(snapshot, row["object"], folder))
+    for row in snapshot.scan(TABLE, ["drive_id", "object", "further_objects"], drives=drives).to_pylist():
+        for key in (row["object"], *(row["further_objects"] or ())):
+            if key:
+                found[row["drive_id"]].append(_fetch(snapshot, key, folder))
     lacking = [drive for drive, paths in found.items() if not paths]
     if lacking:
         raise FleetError(

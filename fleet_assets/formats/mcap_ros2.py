@@ -53,6 +53,7 @@ class McapReader:
         names = files.records()
         if len(names) != 1 or not (files.root / names[0]).is_file():
             raise Unreadable("The recording is not one MCAP file", where=str(files.root), remedy="Deliver it again.")
+        self._name = names[0]
         self._path = files.root / names[0]
         # One account per pass, so that a pass that is repeated does not count twice.
         self._payload_log, self._log = Refusals(), Refusals()
@@ -126,10 +127,13 @@ class McapReader:
         """See Reader.read. Chunks without a wanted topic or time are passed over when the file has a summary."""
         self._log.clear()
         if self.payload_in_place:
-            wanted = None if topics is None else set(topics)
-            yield from self._batches(wanted, (t_from_ns, t_to_ns), self._log)
+            yield from self.indexed(topics, (t_from_ns, t_to_ns), self._log)
         else:
             yield from self.signals(topics, (t_from_ns, t_to_ns), self._log)
+
+    def indexed(self, topics: Collection[str] | None, window: Window, log: Refusals) -> Iterator[Batch]:
+        """Signals, and where payload lies."""
+        yield from self._batches(None if topics is None else set(topics), window, log)
 
     def signals(self, topics: Collection[str] | None, window: Window, log: Refusals) -> Iterator[Batch]:
         """What has no payload; and refusals of what no decoder knows, whatever the topics."""
@@ -159,7 +163,7 @@ class McapReader:
         run.account_for(scan)
 
     def _run(self, wanted: set[str] | None, window: Window, log: Refusals) -> _Run:
-        return _Run(log, self._summary, wanted, window, self._metadata.get(HOST_CLOCK) != "none")
+        return _Run(self._name, log, self._summary, wanted, window, self._metadata.get(HOST_CLOCK) != "none")
 
 
 class _Run:
@@ -167,12 +171,14 @@ class _Run:
 
     def __init__(
         self,
+        file: str,
         log: Refusals,
         summary: Summary | None,
         topics: set[str] | None,
         window: Window,
         has_host_clock: bool,
     ) -> None:
+        self._file = file
         self._log = log
         self._summary = summary
         self._topics = topics
@@ -288,7 +294,7 @@ class _Run:
         table = pa.concat_tables(self._pending.pop((name, kind))).combine_chunks()
         self._rows[name, kind] = 0
         for start in range(0, table.num_rows, BATCH_ROWS):
-            yield Batch(name, kind, table.slice(start, BATCH_ROWS))
+            yield Batch(name, kind, table.slice(start, BATCH_ROWS), self._file)
 
     def flush(self) -> Iterator[Batch]:
         for name, kind in list(self._pending):
@@ -351,7 +357,7 @@ def _as_ros2(topic: Topic, t_host_ns: int, message: bytes) -> Payload:
     if topic.encoding == "cdr":
         return Payload(topic.name, device_stamp(message), t_host_ns, topic.schema_name, message)
     if topic.encoding != "json":
-        raise ValueError(f"payload in {topic.encoding} is not rewritten, as it has to be beside JSON or further files")
+        raise ValueError(f"payload in {topic.encoding} is not rewritten, as it has to be beside JSON or a database")
     try:
         data, t_device_ns = image(message)
     except ValueError as error:

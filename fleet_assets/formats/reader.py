@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path, PurePosixPath
@@ -185,11 +185,16 @@ class Accounted(ABC):
 
 @dataclass(frozen=True)
 class Batch:
-    """At most BATCH_ROWS records of one topic, in the order of the recording; columns as in SCHEMAS[kind]."""
+    """At most BATCH_ROWS records of one topic, in the order of the recording; columns as in SCHEMAS[kind].
+
+    file: the MCAP file that they are in, one of `RecordingFiles.names`; None for other formats. What a batch of camera, LiDAR or
+    radar says of places is meant in this file.
+    """
 
     topic: str
     kind: str
     table: pa.Table
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -206,8 +211,8 @@ class Payload:
 class Reader(Protocol):
     """One format. Refusals grow while reading, and start anew with each pass; read = delivered + refused.
 
-    payload_in_place: camera, LiDAR and radar batches say where the bytes lie in the (only) file of `RecordingFiles.records`;
-    otherwise `payloads` gives the bytes, to be rewritten as MCAP once.
+    payload_in_place: the recording is MCAP, every batch says in which file it is, and those of camera, LiDAR and radar where in
+    it the bytes lie; otherwise `payloads` gives the bytes, to be rewritten as MCAP once.
     """
 
     format: ClassVar[str]
@@ -318,7 +323,7 @@ def renumbered(batch: Batch, delivered: dict[str, int]) -> Batch:
     first = delivered.get(batch.topic, 0)
     delivered[batch.topic] = first + batch.table.num_rows
     sequence = pa.array(np.arange(first, first + batch.table.num_rows, dtype=np.int64))
-    return Batch(batch.topic, batch.kind, batch.table.set_column(0, batch.table.schema.field(0), sequence))
+    return replace(batch, table=batch.table.set_column(0, batch.table.schema.field(0), sequence))
 
 
 def is_for_people(name: str) -> bool:

@@ -1,8 +1,9 @@
 """ROS 2 bags: a folder with `metadata.yaml` and SQLite or MCAP files; and other recordings that are several MCAP files.
 
-In: such a folder. Out: signals, decoded; cameras, LiDAR and radar as payload, to be rewritten as one MCAP file. Host stamps are
-those of the recorder, device stamps the headers'. Of the YAML only single lines are looked at, and none of it is interpreted, so
-that nothing in it can unpack to more. Source: rosbag2's storage plug-ins.
+In: such a folder. Out: signals, decoded; of cameras, LiDAR and radar where they lie in MCAP files, or out of a database their
+payload, to be rewritten as one MCAP file. Host stamps are those of the recorder, device stamps the headers'. Of the YAML only
+single lines are looked at, and none of it is interpreted, so that nothing in it can unpack to more. Source: rosbag2's storage
+plug-ins.
 """
 
 from __future__ import annotations
@@ -48,11 +49,15 @@ _MOST_TOPICS = 10_000
 
 class RosBag2Reader(Accounted):
     format: ClassVar[str] = "rosbag2"
-    payload_in_place: ClassVar[bool] = False
 
     def __init__(self, files: RecordingFiles) -> None:
         self._files = files
         super().__init__()
+
+    @cached_property
+    def payload_in_place(self) -> bool:
+        """All of it or nothing: a database, or an image in JSON, is rewritten, and with it the rest. Raises as `read`."""
+        return all(storage.payload_in_place for storage in self._storages)
 
     @classmethod
     def sniff(cls, files: RecordingFiles) -> bool:
@@ -106,19 +111,21 @@ class RosBag2Reader(Accounted):
         return list(found.values())
 
     def payloads(self) -> Iterator[Payload]:
-        """In order of the bag."""
+        """In order of the bag; none, when they are read in place."""
         self._payload_log.clear()
-        for storage in self._storages:
+        for storage in [] if self.payload_in_place else self._storages:
             yield from storage.payloads(self._payload_log)
 
     def read(
         self, topics: Collection[str] | None = None, t_from_ns: int | None = None, t_to_ns: int | None = None
     ) -> Iterator[Batch]:
-        """Signals; the other topics come through payloads. What no decoder knows is refused whatever the topics."""
+        """See Reader.read. Where payload is not in place, its topics come through payloads, and what no decoder knows is refused
+        whatever the topics."""
         self._signal_log.clear()
         first: dict[str, int] = {}
         for storage in self._storages:
-            for batch in storage.read(topics, (t_from_ns, t_to_ns), self._signal_log):
+            read = storage.indexed if isinstance(storage, _Mcap) and self.payload_in_place else storage.signals
+            for batch in read(topics, (t_from_ns, t_to_ns), self._signal_log):
                 yield renumbered(batch, first)
 
     def _account_for_the_rest(self, log: Refusals) -> None:
@@ -145,6 +152,10 @@ class _Mcap:
         self.name = name
         self._reader = McapReader(RecordingFiles(root, (name,)))
 
+    @property
+    def payload_in_place(self) -> bool:
+        return self._reader.payload_in_place
+
     def info(self) -> RecordingInfo:
         return self._reader.info()
 
@@ -154,7 +165,10 @@ class _Mcap:
     def payloads(self, log: Refusals) -> Iterator[Payload]:
         yield from self._reader.rewritten(log)
 
-    def read(self, topics: Collection[str] | None, window: Window, log: Refusals) -> Iterator[Batch]:
+    def indexed(self, topics: Collection[str] | None, window: Window, log: Refusals) -> Iterator[Batch]:
+        yield from self._reader.indexed(topics, window, log)
+
+    def signals(self, topics: Collection[str] | None, window: Window, log: Refusals) -> Iterator[Batch]:
         yield from self._reader.signals(topics, window, log)
 
 
@@ -171,6 +185,8 @@ class _Topic:
 
 class _Database:
     """An SQLite file of the bag. codec: of messages that are compressed one by one."""
+
+    payload_in_place: ClassVar[bool] = False
 
     def __init__(self, path: Path, name: str, codec: str | None) -> None:
         self.name = name
@@ -230,7 +246,7 @@ class _Database:
             except ValueError as error:
                 log.add(topic.name, str(error), f"{self.name}: at {t_ns} ns")
 
-    def read(self, topics: Collection[str] | None, window: Window, log: Refusals) -> Iterator[Batch]:
+    def signals(self, topics: Collection[str] | None, window: Window, log: Refusals) -> Iterator[Batch]:
         def wanted(topic: _Topic) -> bool:
             chosen = topics is None or topic.name in topics
             return topic.kind is None or (topic.kind not in PAYLOAD_KINDS and chosen)

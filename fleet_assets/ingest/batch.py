@@ -31,7 +31,7 @@ TABLES = tuple(
     for name in sorted(load_tables())
     if name.startswith("ingest.") and name not in ("ingest.context", "ingest.context_claims")  # of context_batch.py
 )
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 _ACCEPTED = "ingest.drives"
 
 

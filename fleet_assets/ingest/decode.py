@@ -31,6 +31,7 @@ from fleet_assets.lake.spool import Spool
 
 WHOLE_RECORDING = "(recording)"  # ledger name of what belongs to no topic
 KINDS = tuple(TABLE_OF_KIND)
+_File = tuple[str, Path]  # a byte-addressable MCAP file: its key in the lake, and where it is
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class _Recording:
     manifest: Manifest
     format: str | None = None  # None: it cannot be read
     t_start_ns: int = 0
-    object: str | None = None
+    objects: list[str] = field(default_factory=list)  # lake keys of the MCAP files that rows say they are from
 
     def open(self, landing: Path) -> Reader:
         """Raises FleetError for content that no reader knows."""
@@ -160,33 +161,30 @@ class _Decoder:
         if recording.format is None:
             return  # _in_order has said why
         folder = recording.folder
-        for source, batches in self._passes(recording.open(self.landing), recording):
+        for source, batches, files in self._passes(recording.open(self.landing), recording):
             for batch in batches:
-                self._take(batch, recording)
+                self._take(batch, recording, files.get(batch.file))
             for refusal in source.refusals:
                 tally = self._tally(refusal.topic or WHOLE_RECORDING, None)
                 tally.refuse(refusal.reason, refusal.count, f"{folder}: {refusal.position}", unread=True)
 
-    def _passes(self, reader: Reader, recording: _Recording) -> Iterator[tuple[Reader, Iterator[Batch]]]:
-        """The reader itself; and, for a container that is not byte-addressable, its payload as MCAP."""
+    def _passes(
+        self, reader: Reader, recording: _Recording
+    ) -> Iterator[tuple[Reader, Iterator[Batch], dict[str | None, _File]]]:
+        """The reader itself; and, for a container that is not byte-addressable, its payload as MCAP. With the files that batches
+        name, as far as they are objects of the lake."""
         if reader.payload_in_place:
             folder = self.landing / recording.folder
-            by_name = {file.path: file for file in recording.manifest.files}
-            (name,) = RecordingFiles(folder, tuple(by_name)).records()
-            self._object(recording, by_name[name].sha256, folder / name)
-            yield reader, reader.read()
+            yield reader, reader.read(), {f.path: (_key(f.sha256), folder / f.path) for f in recording.manifest.files}
             return
         channels = reader.channels()
         if any(channel.kind in PAYLOAD_KINDS for channel in channels):
             rewritten = self.scratch / f"{recording.manifest.recording_id}.mcap"
-            self._object(recording, rewrite_as_mcap(reader.payloads(), rewritten), rewritten)
+            file = (_key(rewrite_as_mcap(reader.payloads(), rewritten)), rewritten)
             indexed = open_recording(RecordingFiles(self.scratch, (rewritten.name,)))
-            yield indexed, indexed.read()
-        yield reader, reader.read(topics=[channel.topic for channel in channels if channel.kind not in PAYLOAD_KINDS])
-
-    def _object(self, recording: _Recording, sha256: str, path: Path) -> None:
-        recording.object = f"recordings/{sha256}.mcap"
-        self.objects[recording.object] = path
+            yield indexed, indexed.read(), {rewritten.name: file}
+        signals = [channel.topic for channel in channels if channel.kind not in PAYLOAD_KINDS]
+        yield reader, reader.read(topics=signals), {}
 
     def _tally(self, topic: str, kind: str | None) -> StreamTally:
         """The account of a topic. kind None: the reader could not read it; whatever covers the topic is meant."""
@@ -195,7 +193,7 @@ class _Decoder:
         name = contract.name if contract else topic
         return self.tallies.setdefault(name, StreamTally(name, contract))
 
-    def _take(self, batch: Batch, recording: _Recording) -> None:
+    def _take(self, batch: Batch, recording: _Recording, file: _File | None) -> None:
         tally = self._tally(batch.topic, batch.kind)
         rows = batch.table
         tally.delivered_rows += rows.num_rows
@@ -204,14 +202,19 @@ class _Decoder:
             tally.refuse(reason, rows.num_rows, f"{recording.folder}: record {tally.delivered_rows - rows.num_rows}")
             return
         table = TABLE_OF_KIND[batch.kind]
+        key, path = file or (None, None)
         clock, t_ns = _stamps(rows)
         if self.overlap is not None and t_ns is not None:
-            file = self.objects[recording.object] if batch.kind in PAYLOAD_KINDS and recording.object else None
-            repeated = self.overlap.observe(tally.stream, t_ns, rows, file)
+            place = path if batch.kind in PAYLOAD_KINDS else None
+            repeated = self.overlap.observe(tally.stream, t_ns, rows, place)
             if count := int(repeated.sum()):
                 position = f"{recording.folder}: at {t_ns[int(repeated.argmax())]} ns"
                 tally.refuse("an earlier recording of the drive has the same record", count, position)
                 rows, t_ns = rows.filter(pa.array(~repeated)), t_ns[~repeated]
+        if key and path and rows.num_rows and key not in recording.objects:
+            # A file all of whose records the drive has already is not stored once more.
+            recording.objects.append(key)
+            self.objects[key] = path
         # Sequences count on over the recordings of a drive, so that one number names one record.
         first = tally.distinct_rows
         tally.distinct_rows += rows.num_rows
@@ -238,7 +241,7 @@ class _Decoder:
         if batch.kind in PAYLOAD_KINDS:
             tally.payload_bytes = (tally.payload_bytes or 0) + (pc.sum(accepted["message_length"]).as_py() or 0)
         tally.spooled_rows += accepted.num_rows
-        constants = {**self._constants(), "stream": tally.stream, "object": recording.object}
+        constants = {**self._constants(), "stream": tally.stream, "object": key}
         self.spool.append(table, _with_constants(accepted, constants, load_tables()[table].arrow_schema))
 
     def _constants(self) -> dict[str, Any]:
@@ -309,7 +312,7 @@ class _Decoder:
                         for file in recording.manifest.files
                     ],
                     "bytes": recording.manifest.bytes,
-                    "object": recording.object if not self.faults else None,
+                    **_objects(recording if not self.faults else None),
                     "landing": recording.folder,
                     "context": _context([recording]),
                 }
@@ -376,6 +379,16 @@ def _with_constants(rows: pa.Table, constants: dict[str, Any], schema: pa.Schema
         for field in schema
     ]
     return pa.table(columns, names=schema.names)
+
+
+def _key(sha256: str) -> str:
+    return f"recordings/{sha256}.mcap"
+
+
+def _objects(recording: _Recording | None) -> dict[str, Any]:
+    """Lake keys of a recording that is published: most are one file."""
+    objects = recording.objects if recording else []
+    return {"object": objects[0] if objects else None, "further_objects": objects[1:] or None}
 
 
 def _policy(tallies: list[StreamTally], context: list[dict[str, str]]) -> dict[str, Any]:

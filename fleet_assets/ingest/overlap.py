@@ -11,8 +11,7 @@ compared only where stamp, type and length are the same.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -52,10 +51,10 @@ class _Block:
 @dataclass
 class _Stream:
     """One stream of one recording: a row of int64 for each record on disk, and in memory where each block lies in time. A row
-    has stamp and content hash and, of camera, LiDAR and radar, where the bytes lie in the recording."""
+    has stamp and content hash and, of camera, LiDAR and radar, where the bytes lie: in which file, and where in it."""
 
     path: Path
-    recording: Path | None
+    has_payload: bool
     blocks: list[_Block] = field(default_factory=list)
     waiting: list[np.ndarray] = field(default_factory=list)
     waiting_rows: int = 0
@@ -73,7 +72,7 @@ class _Stream:
 
     @property
     def width(self) -> int:
-        return 2 if self.recording is None else 3 + len(_WHERE)
+        return 4 + len(_WHERE) if self.has_payload else 2
 
     def add(self, records: np.ndarray) -> None:
         self.waiting.append(records)
@@ -99,8 +98,8 @@ class _Stream:
                 at = 8 * self.width * block.first
                 yield np.fromfile(self.path, np.int64, block.rows * self.width, offset=at).reshape(-1, self.width)
 
-    def holds(self, records: np.ndarray, recording: Path | None) -> np.ndarray:
-        """True for the records, of another recording, that it has."""
+    def holds(self, records: np.ndarray, files: Sequence[Path]) -> np.ndarray:
+        """True for the records, of another recording, that it has. files: those in which the payload of both lies."""
         found = np.zeros(len(records), dtype=bool)
         t_ns = records[:, 0]
         for known in self.near(int(t_ns.min()), int(t_ns.max())):
@@ -109,9 +108,9 @@ class _Stream:
             for shift in range(int((high - low).max(initial=0))):
                 at = np.minimum(low + shift, len(known) - 1)
                 same = (low + shift < high) & (known[at, 1] == records[:, 1]) & ~found
-                if self.recording is not None and recording is not None:
+                if self.has_payload:
                     rows = np.flatnonzero(same)
-                    same[rows] = _same_bytes(self.recording, known[at[rows], 2:], recording, records[rows, 2:])
+                    same[rows] = _same_bytes(files, known[at[rows], 2:], records[rows, 2:])
                 found |= same
         return found
 
@@ -120,30 +119,32 @@ class _Stream:
 
 
 class Overlap:
-    """Only for drives of more than one recording. Keeps 16 bytes per record on disk, 64 where it has payload, and in memory a few
+    """Only for drives of more than one recording. Keeps 16 bytes per record on disk, 72 where it has payload, and in memory a few
     blocks per stream, whatever the recordings' length. folder: empty, its own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._closed: dict[str, list[_Stream]] = {}  # stream -> recordings
         self._open: dict[str, _Stream] = {}
-        self._files = 0
+        self._spools = 0
+        self._files: dict[Path, int] = {}  # with payload, numbered
         folder.mkdir()
 
-    def observe(self, stream: str, t_ns: np.ndarray, rows: pa.Table, recording: Path | None = None) -> np.ndarray:
-        """t_ns: int64 [rows]. recording: the file in which rows with payload say where it lies. Gives a mask: records that an
-        earlier recording has."""
+    def observe(self, stream: str, t_ns: np.ndarray, rows: pa.Table, file: Path | None = None) -> np.ndarray:
+        """t_ns: int64 [rows]. file: in which rows with payload say where it lies; a recording may have several. Gives a mask:
+        records that an earlier recording has."""
         repeated = np.zeros(t_ns.size, dtype=bool)
         if not t_ns.size:
             return repeated
-        records = _records(t_ns, rows, recording)
+        records = _records(t_ns, rows, None if file is None else self._files.setdefault(file, len(self._files)))
         if stream not in self._open:
-            self._files += 1
-            self._open[stream] = _Stream(self._folder / str(self._files), recording)
+            self._spools += 1
+            self._open[stream] = _Stream(self._folder / str(self._spools), has_payload=file is not None)
         known = self._open[stream]
         known.add(records)
+        files = list(self._files)
         for number, earlier in enumerate(self._closed.get(stream, ())):
-            same = earlier.holds(records, recording)
+            same = earlier.holds(records, files)
             known.same[number] += int(same.sum())
             known.extra[number] += int(((t_ns >= earlier.low) & (t_ns <= earlier.high) & ~same).sum())
             repeated |= same
@@ -164,27 +165,32 @@ class Overlap:
         return contradictions
 
 
-def _records(t_ns: np.ndarray, rows: pa.Table, recording: Path | None) -> np.ndarray:
+def _records(t_ns: np.ndarray, rows: pa.Table, file: int | None) -> np.ndarray:
     """As _Stream keeps them: int64 [rows, width]."""
     columns = [t_ns, _hashes(rows).view(np.int64)]
-    if recording is not None:
+    if file is not None:
         codec = np.array([_CODECS.index(name) for name in rows["codec"].to_pylist()], dtype=np.int64)
-        columns += [codec, *(rows[name].to_numpy() for name in _WHERE)]
+        columns += [np.full(t_ns.size, file), codec, *(rows[name].to_numpy() for name in _WHERE)]
     return np.column_stack(columns)
 
 
-def _same_bytes(path: Path, where: np.ndarray, other: Path, other_where: np.ndarray) -> np.ndarray:
-    """Whether messages of two recordings are the same; where: codec and _WHERE, int64 [n, 6]. Two chunks are in memory."""
-    with ExitStack() as open_files:
-        messages = [
-            _messages(open_files.enter_context(open(file, "rb")), places)
-            for file, places in ((path, where), (other, other_where))
-        ]
-        return np.array([one is not None and one == two for one, two in zip(*messages, strict=True)], dtype=bool)
+def _same_bytes(files: Sequence[Path], where: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Whether messages of two recordings are the same; where, other: file, codec and _WHERE, int64 [n, 7]. Two chunks are in
+    memory, and two files open."""
+    messages = zip(_messages(files, where), _messages(files, other), strict=True)
+    return np.array([one is not None and one == two for one, two in messages], dtype=bool)
 
 
-def _messages(file: BinaryIO, where: np.ndarray) -> Iterator[bytes | None]:
-    """None for one that is not there any more."""
+def _messages(files: Sequence[Path], where: np.ndarray) -> Iterator[bytes | None]:
+    """None for one that is not there any more. Rows of one file follow each other, as far as recordings follow time."""
+    borders = np.flatnonzero(np.diff(where[:, 0])) + 1
+    for part in np.split(where, borders):
+        if len(part):
+            with open(files[part[0, 0]], "rb") as file:
+                yield from _messages_of(file, part[:, 1:])
+
+
+def _messages_of(file: BinaryIO, where: np.ndarray) -> Iterator[bytes | None]:
     chunk_at, records = None, b""
     for codec, chunk_offset, chunk_length, chunk_size, offset, length in where.tolist():
         if _CODECS[codec] == "none":

@@ -79,7 +79,8 @@ class Snapshot:
         drives: Sequence[str] | None = None,
         predicate: str | None = None,
     ) -> pa.RecordBatchReader:
-        """Rows as a stream of batches, columns and predicate pushed down; memory does not grow with the table."""
+        """Rows as a stream of batches, columns and predicate pushed down; memory does not grow with the table. A column that the
+        table got after this commit is null."""
         conditions = [predicate] if predicate else []
         if drives is not None:
             conditions.append(drives_predicate(drives) if drives else "false")
@@ -88,10 +89,12 @@ class Snapshot:
         where = " AND ".join(f"({condition})" for condition in conditions)
         target = pa.schema([schema.field(column) for column in wanted])
         table = self.table(name)
+        known = {field.name for field in table.schema().fields}
+        stored = [field.name for field in target if field.name in known or not field.nullable]
 
         def rows() -> Iterator[pa.RecordBatch]:
             with engine_errors(f"Rows of {name} at {self.commit_id[:12]} could not be read"):
-                for batch in pa.RecordBatchReader.from_stream(table.scan(columns=wanted, predicate=where or None)):
+                for batch in pa.RecordBatchReader.from_stream(table.scan(columns=stored, predicate=where or None)):
                     # The engine reads strings as views; the contract's types are what callers know.
                     yield pa.RecordBatch.from_arrays(_cast(batch, target), schema=target)
 
@@ -186,4 +189,8 @@ def open_table(repository: Repository, ref: str, contract: TableContract) -> Del
 
 
 def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> list[pa.Array]:
-    return [batch.column(field.name).cast(field.type) for field in schema]
+    present = set(batch.schema.names)
+    return [
+        batch.column(field.name).cast(field.type) if field.name in present else pa.nulls(batch.num_rows, field.type)
+        for field in schema
+    ]

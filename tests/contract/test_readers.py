@@ -78,6 +78,7 @@ def test_channels_say_what_reading_gives(sample: Sample) -> None:
     assert len(channels) == len(reader.channels())
     for batch in reader.read():
         assert channels[batch.topic].kind == batch.kind
+        assert batch.file in sample.files.names or not reader.payload_in_place
     for payload in reader.payloads():
         assert channels[payload.topic].kind in PAYLOAD_KINDS
         assert channels[payload.topic].schema_name == payload.schema_name

@@ -90,4 +90,4 @@ def rosbag2_sqlite(root: Path) -> Sample:
 def rosbag2_mcap(root: Path) -> Sample:
     messages = drive()
     files = write_rosbag2(root / "drive", messages, "MCAP")
-    return Sample(RosBag2Reader, files, main="drive/drive.mcap", **split(messages))
+    return Sample(RosBag2Reader, files, counts(messages), "drive/drive.mcap")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from formats.sample import T0_NS, Sample, png
-from formats.sample_bags import rosbag1, rosbag2_mcap, rosbag2_sqlite, split
+from formats.sample_bags import rosbag1, rosbag2_mcap, rosbag2_sqlite
 from formats.sample_drive import Message, counts, drive
 from formats.sample_folders import comma2k19, kitti_raw, kitti_tracking
 from formats.sample_foxglove import mcap_json, mcap_protobuf
@@ -82,7 +82,7 @@ def mcap_files(root: Path) -> Sample:
     for name, part in zip(names, (messages[:half], messages[half:]), strict=True):
         write_mcap(root / name, part)
     (root / "README.md").write_text("A drive.\n")
-    return Sample(RosBag2Reader, RecordingFiles(root, (*names, "README.md")), main=names[0], **split(messages))
+    return Sample(RosBag2Reader, RecordingFiles(root, (*names, "README.md")), counts(messages), names[0])
 
 
 GPS_IMU_TEXT = """55.9,-3.3,209.25

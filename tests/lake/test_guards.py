@@ -163,6 +163,10 @@ def test_a_column_is_added_in_one_merge_and_old_rows_have_null_there(
     # This process's contracts are the old ones still, like those of a server that runs.
     with pytest.raises(FleetError, match=r"tilt_deg.*fleet down.*fleet up"):
         publish(lake, [B], run_id="run2", count=5)
+    monkeypatch.setitem(load_tables(), IMU, contract)
+    for snapshot in (before, lake.at()):  # also at a commit that did not have it
+        found = snapshot.scan(IMU, ["sequence", "tilt_deg"])
+        assert (found["sequence"].null_count, found["tilt_deg"].null_count) == (0, 5)
     monkeypatch.setitem(load_tables(), IMU, evolved(evolved(), name="roll_deg"))
     with pytest.raises(FleetError, match=r"roll_deg.*fleet contracts apply"):
         publish(lake, [B], run_id="run3", count=5)
