@@ -1,17 +1,19 @@
 """CAN frames out of MF4 files, by a process of its own.
 
 In: paths of MF4 files. Out: batches of frames in order of the file. asammdf reads the blocks; a damaged file can crash its
-compiled part (seen: segmentation fault after one changed byte) or make it ask for any amount of memory, so it runs in a
-child process with limits on memory and time, and the rest of the recording goes on.
+compiled part (seen: segmentation fault after one changed byte), make it ask for any amount of memory, or follow blocks in a
+circle, so it runs in a child process with limits on memory and on the time of each file, and the rest of the recording goes on.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ import pyarrow as pa
 from fleet_assets.formats.reader import BATCH_ROWS
 
 MAX_MEMORY_BYTES = 4 * 1024**3
+FILE_CPU_S = 10  # of processor time for a file, and one second more for each MB of it
 MAX_PAYLOAD_BYTES = 64  # CAN FD
 _WINDOW_ROWS = 8 * BATCH_ROWS
 _SCHEMA = pa.schema(
@@ -74,8 +77,7 @@ def read_frames(paths: Sequence[Path]) -> Iterator[Frames | Lost]:
 
 class _Child:
     def __init__(self, paths: Sequence[Path]) -> None:
-        size = sum(path.stat().st_size for path in paths)
-        limits = {"memory": MAX_MEMORY_BYTES, "cpu_s": 120 + size // 1_000_000}
+        limits = {"memory": MAX_MEMORY_BYTES, "file_cpu_s": FILE_CPU_S}
         command = [sys.executable, "-m", __name__, json.dumps({"paths": [str(path) for path in paths], **limits})]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -108,6 +110,8 @@ class _Child:
     @property
     def fate(self) -> str:
         code = self._process.returncode
+        if code == -signal.SIGXCPU:
+            return "it took more processor time than a file of its size may"
         return signal.Signals(-code).name if code and code < 0 else f"exit status {code}"
 
 
@@ -130,21 +134,21 @@ def _main() -> None:
 
     order = json.loads(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_AS, (order["memory"], order["memory"]))
-    resource.setrlimit(resource.RLIMIT_CPU, (order["cpu_s"], order["cpu_s"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     target = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # asammdf prints what it stumbles over
     warnings.simplefilter("ignore")
-    _send([Path(path) for path in order["paths"]], target)
+    _send([Path(path) for path in order["paths"]], target, order["file_cpu_s"])
 
 
-def _send(paths: list[Path], target: BinaryIO) -> None:
+def _send(paths: list[Path], target: BinaryIO, file_cpu_s: int) -> None:
     from asammdf import MDF
 
     nothing = pa.RecordBatch.from_pylist([], schema=_SCHEMA)
     with target, pa.ipc.new_stream(target, _SCHEMA) as stream:
         for path in paths:
             try:
+                _renew_limit(file_cpu_s + path.stat().st_size // 1_000_000)
                 with MDF(path) as mdf:
                     for number in range(len(mdf.groups)):
                         for item in _group(mdf, number):
@@ -159,6 +163,16 @@ def _send(paths: list[Path], target: BinaryIO) -> None:
                 reason = f"the file cannot be read ({type(error).__name__}: {str(error)[:200]})"
                 stream.write_batch(nothing, {"reason": reason, "count": "0"})
                 stream.write_batch(nothing)
+            target.flush()  # if the next file ends the process, this one has ended before
+
+
+def _renew_limit(cpu_s: int) -> None:
+    """SIGXCPU after so much more processor time: the limit counts all that the process has taken, for other files too."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    until = math.ceil(time.process_time()) + cpu_s
+    resource.setrlimit(resource.RLIMIT_CPU, (until if most == resource.RLIM_INFINITY else min(until, most), most))
 
 
 def _group(mdf: Any, number: int) -> Iterator[pa.RecordBatch | tuple[str, int]]:

@@ -33,13 +33,16 @@ from mcap.writer import CompressionType
 
 from fleet_assets.errors import FleetError
 from fleet_assets.formats.mcap_ros2 import McapReader
+from fleet_assets.formats.mf4_frames import FILE_CPU_S
 from fleet_assets.formats.reader import BATCH_ROWS, SCHEMAS, RecordingFiles, UnknownFormat, open_recording
 from fleet_assets.formats.rewrite import rewrite_as_mcap
 from fleet_assets.formats.rosbag1 import RosBag1Reader
 
 SECONDS_PER_VARIANT = 120  # a guard against hanging, on however slow a machine
 MEMORY_BYTES = 1024**3  # beyond what the process has once it has read the sample
-FILES_AT_ONCE = {"mf4": 10}  # a pass over MF4 starts a process: it reads so many variants as files of one recording
+SECONDS_PER_FILE = 2 * FILE_CPU_S  # more for each further file read at once: two passes, each up to the file's limit
+FILES_AT_ONCE = {"mf4": 50}  # a pass over MF4 starts a process: it reads so many variants as files of one recording
+TOLD = 3  # exit status after a fault that was told; 1 is that of a guard that ends the process, too
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 
 
@@ -256,9 +259,15 @@ def read(sample: Sample, files: RecordingFiles, chance: random.Random, scratch: 
 
 
 def fuzz(
-    name: str, variants: int, seed: int, note: Callable[[int, Counter[str]], None], first: int = 0
+    name: str,
+    variants: int,
+    seed: int,
+    note: Callable[[int, Counter[str]], None],
+    first: int = 0,
+    seconds: float = SECONDS_PER_VARIANT,
 ) -> Counter[str]:
-    """Reads a target's variants from the first on, up to so many, in this process. note: is told the variant that comes next."""
+    """Reads a target's variants from the first on, up to so many, in this process. note: is told the variant that comes next.
+    seconds: after which a variant hangs, and the process ends."""
     outcomes: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as scratch:
         sample = TARGETS[name](Path(folder))
@@ -267,10 +276,11 @@ def fuzz(
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
         # The soft limit alone: MF4's own process sets one of its own.
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        seconds += (recording.many - 1) * SECONDS_PER_FILE
         for variant in range(first, variants, recording.many):
             note(variant, outcomes)
             chance = random.Random(f"{seed} {name} {variant}")
-            faulthandler.dump_traceback_later(SECONDS_PER_VARIANT, exit=True)
+            faulthandler.dump_traceback_later(seconds, exit=True)
             outcomes[read(sample, recording.vary(chance), chance, Path(scratch))] += recording.many
             faulthandler.cancel_dump_traceback_later()
             recording.restore()
@@ -290,12 +300,12 @@ def _child(arguments: argparse.Namespace) -> int:
             print(f"{arguments.only}: {number} variants, {_told(outcomes)}", flush=True)
 
     try:
-        outcomes = fuzz(arguments.only, arguments.variants, arguments.seed, note, arguments.first)
+        outcomes = fuzz(arguments.only, arguments.variants, arguments.seed, note, arguments.first, arguments.seconds)
     except Exception:
         print(
             f"{arguments.only}: variant {variant} of seed {arguments.seed} broke the promise\n{traceback.format_exc()}"
         )
-        return 1
+        return TOLD
     print(
         f"{arguments.only}: variants {arguments.first} to {arguments.variants} of seed {arguments.seed}: {_told(outcomes)}"
     )
@@ -306,15 +316,24 @@ def _told(outcomes: Counter[str]) -> str:
     return ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
 
 
-def run_target(name: str, variants: int, seed: int, *, first: int = 0, progress: bool = False) -> bool:
+def run_target(
+    name: str,
+    variants: int,
+    seed: int,
+    *,
+    first: int = 0,
+    progress: bool = False,
+    seconds: float = SECONDS_PER_VARIANT,
+) -> bool:
     """One target in a process of its own; prints what it prints. False when a variant broke the promise."""
     with tempfile.TemporaryFile() as mark:
         command = [sys.executable, "-m", "formats.fuzz", "--only", name, "--variants", str(variants)]
         command += ["--seed", str(seed), "--first", str(first), "--mark", str(mark.fileno())]
+        command += ["--seconds", str(seconds)]
         command += ["--progress"] if progress else []
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         done = subprocess.run(command, env=environment, pass_fds=[mark.fileno()])
-        if done.returncode not in (0, 1):
+        if done.returncode not in (0, TOLD):
             number = os.pread(mark.fileno(), 12, 0).decode().strip()
             print(f"{name}: the process ended with {done.returncode} at variant {number} of seed {seed}")
         return done.returncode == 0
@@ -329,6 +348,7 @@ def main() -> int:
         "--first", type=int, default=0, help="the variant to begin with: a run that was cut short goes on"
     )
     parser.add_argument("--progress", action="store_true", help="a line every 1000 variants")
+    parser.add_argument("--seconds", type=float, default=SECONDS_PER_VARIANT, help=argparse.SUPPRESS)
     parser.add_argument("--mark", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.mark is not None:

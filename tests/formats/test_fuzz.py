@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,12 @@ SEED = 20_260_102
 @pytest.mark.parametrize("target", sorted(fuzz.TARGETS))
 def test_damage_is_an_error_or_a_refusal(target: str) -> None:
     assert fuzz.run_target(target, 300, SEED), "see the output for the variant and its seed"
+
+
+def test_a_hang_is_told_with_its_variant(capsys: pytest.CaptureFixture[str]) -> None:
+    """The guard ends the process without a word of the variant: here after a millisecond, which no reading keeps to for long."""
+    assert not fuzz.run_target("rosbag1", 300, SEED, seconds=0.001)
+    assert re.search(rf"rosbag1: the process ended with 1 at variant \d+ of seed {SEED}\n", capsys.readouterr().out)
 
 
 def test_the_same_seed_gives_the_same_damage() -> None:

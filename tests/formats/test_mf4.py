@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from formats.samples import DBC, T0_NS, can_frames, write_mf4
 from formats.shared_data import files_under, shared
 
 from fleet_assets.errors import FleetError
-from fleet_assets.formats import mf4
+from fleet_assets.formats import mf4, mf4_frames
 from fleet_assets.formats.mf4 import Mf4Reader
 from fleet_assets.formats.reader import RecordingFiles, Unreadable
 from fleet_assets.kernels.sequence import sequence_facts
@@ -87,10 +90,48 @@ def test_a_damaged_file_costs_the_others_nothing(tmp_path: Path) -> None:
     assert any(refusal.position == "1.MF4" for refusal in reader.refusals)
 
 
+def circle(path: Path) -> None:
+    """The first channel group becomes its own successor. A block's links begin at its byte 24; HD is the block at byte 64."""
+    content = bytearray(path.read_bytes())
+
+    def link(block: int, number: int) -> int:
+        return int.from_bytes(content[block + 24 + 8 * number : block + 32 + 8 * number], "little")
+
+    group = link(link(64, 0), 1)  # first DG of HD, first CG of it
+    assert content[group : group + 4] == b"##CG"
+    content[group + 24 : group + 32] = group.to_bytes(8, "little")
+    path.write_bytes(content)
+
+
+def test_a_file_in_a_circle_costs_the_others_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the processor time of one file, however many there are, and it is the one that is named."""
+    for number in range(4):
+        write_mf4(tmp_path / f"{number}.MF4", can_frames(), start_ns=T0_NS + number * 10 * SECOND)
+    circle(tmp_path / "2.MF4")
+    monkeypatch.setattr(mf4_frames, "FILE_CPU_S", 1)
+    reader = recording(tmp_path, *(f"{number}.MF4" for number in range(4)))
+    assert read(reader)["/imu"].num_rows == 600
+    assert [(refusal.position, refusal.count) for refusal in reader.refusals if refusal.topic is None] == [("2.MF4", 0)]
+    assert "more processor time" in account(reader).popitem()[0]
+
+
+def test_the_limit_counts_from_each_file_anew() -> None:
+    """Three times 0.9 s where 1 s is allowed, rounded up to at most 2 s; then as long as it lasts."""
+    script = (
+        "import time\n"
+        "from fleet_assets.formats.mf4_frames import _renew_limit\n"
+        "for busy_s in (0.9, 0.9, 0.9, 60):\n"
+        "    _renew_limit(1)\n"
+        "    print(busy_s, flush=True)\n"
+        "    end = time.process_time() + busy_s\n"
+        "    while time.process_time() < end: pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (-signal.SIGXCPU, ["0.9", "0.9", "0.9", "60"])
+
+
 def test_a_decoder_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No memory at all: the child cannot even start, and every file says so."""
-    from fleet_assets.formats import mf4_frames
-
     write_mf4(tmp_path / "a.MF4", can_frames())
     monkeypatch.setattr(mf4_frames, "MAX_MEMORY_BYTES", 64 * 1024 * 1024)
     reader = recording(tmp_path, "a.MF4")
