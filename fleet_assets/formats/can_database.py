@@ -6,7 +6,8 @@ reads it (bit numbering of Intel and Motorola signals), SAE J1939-21 (what of an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,10 @@ class CanMessage:
     signals: tuple[CanSignal, ...]
 
     @property
+    def signal_names(self) -> set[str]:
+        return {signal.name for signal in self.signals}
+
+    @property
     def bytes_needed(self) -> int:
         """Bytes that every frame of this message has, whatever its multiplexers select."""
         return max((signal.bytes_needed for signal in self.signals if signal.selector is None), default=0)
@@ -116,8 +121,8 @@ class CanDatabase:
         return exact or (self._groups.get(parameter_group(identifier)) if extended else None)
 
     @property
-    def names(self) -> set[str]:
-        return {message.name for message in self._messages.values()}
+    def messages(self) -> Collection[CanMessage]:
+        return self._messages.values()
 
     @classmethod
     def load(cls, paths: Sequence[Path]) -> CanDatabase:
@@ -162,7 +167,8 @@ _REMEDY = "Deliver a DBC file with the recording that the bus follows."
 
 
 def _signal(signal: Any) -> CanSignal:
-    if not 1 <= signal.length <= 64 or signal.start < 0:
+    scale, offset = _number(signal.scale), _number(signal.offset)
+    if not (1 <= signal.length <= 64 and signal.start >= 0 and math.isfinite(scale) and math.isfinite(offset)):
         raise Unreadable("A signal database has an impossible signal", where=str(signal.name)[:100], remedy=_REMEDY)
     selector = None
     if signal.multiplexer_ids and signal.multiplexer_signal:
@@ -175,10 +181,17 @@ def _signal(signal: Any) -> CanSignal:
         little_endian=signal.byte_order == "little_endian",
         signed=bool(signal.is_signed),
         floating=bool(signal.is_float) and signal.length in (32, 64),
-        scale=float(signal.scale),
-        offset=float(signal.offset),
+        scale=scale,
+        offset=offset,
         selector=selector,
     )
+
+
+def _number(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer with hundreds of digits
+        return math.inf
 
 
 def _in_order(signals: Any) -> list[CanSignal]:

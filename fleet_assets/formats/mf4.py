@@ -20,8 +20,7 @@ import pyarrow as pa
 
 from fleet_assets.errors import FleetError
 from fleet_assets.formats.can_database import INSTALL, CanDatabase, CanMessage
-from fleet_assets.formats.mf4_fixes import MESSAGES as FIX_MESSAGES
-from fleet_assets.formats.mf4_fixes import TIME_MESSAGE, Fixes, Part
+from fleet_assets.formats.mf4_fixes import Fixes, Part, can_join, signals_of_fix
 from fleet_assets.formats.mf4_frames import Frames, Lost, read_frames
 from fleet_assets.formats.mf4_header import MAGICS, Header, read_header
 from fleet_assets.formats.reader import (
@@ -106,10 +105,9 @@ class Mf4Reader:
 
     def channels(self) -> list[Channel]:
         """What the databases name; whether it was on the bus, reading shows."""
-        names = self._database.names
-        needed = {IMU_TOPIC: IMU_MESSAGE, GNSS_TOPIC: TIME_MESSAGE}
-        topics = [*(topic for topic, message in needed.items() if message in names), BUS_TOPIC]
-        return [Channel(topic, KINDS[topic], "CAN") for topic in topics]
+        messages = self._database.messages
+        there = {IMU_TOPIC: any(map(_is_imu, messages)), GNSS_TOPIC: can_join(messages), BUS_TOPIC: True}
+        return [Channel(topic, KINDS[topic], "CAN") for topic, is_there in there.items() if is_there]
 
     def payloads(self) -> Iterator[Payload]:
         """A bus has no payload streams."""
@@ -158,7 +156,7 @@ class _Run:
         self._log = log
         self._topics = topics
         self._fixes = Fixes()
-        self._joins = TIME_MESSAGE in database.names  # without it nothing says which messages are one fix
+        self._joins = can_join(database.messages)
 
     def rows(self) -> Iterator[tuple[str, Columns]]:
         """Columns of the wanted topics; all have t_host_ns."""
@@ -198,13 +196,13 @@ class _Run:
     ) -> Iterator[tuple[str, Columns]]:
         signals = message.decode(payload, length)
         taken: set[str] = set()
-        if message.name == IMU_MESSAGE and _IMU_SIGNALS.keys() <= signals.keys():
+        if _is_imu(message):
             taken = _IMU_SIGNALS.keys() | _FLAGS
             if IMU_TOPIC in self._topics:
                 scaled = {column: signals[name][0] * factor for name, (column, factor) in _IMU_SIGNALS.items()}
                 yield IMU_TOPIC, {"t_host_ns": t_ns, **scaled}
-        elif self._joins and message.name in FIX_MESSAGES:
-            taken = FIX_MESSAGES[message.name] | _FLAGS
+        elif self._joins and (of_fix := signals_of_fix(message)):
+            taken = of_fix | _FLAGS
             if GNSS_TOPIC in self._topics:
                 self._fixes.add(message.name, Part(t_ns, {name: values for name, (values, _) in signals.items()}))
         if BUS_TOPIC in self._topics:
@@ -215,6 +213,11 @@ class _Run:
             self._log.add(GNSS_TOPIC, f"{name} belongs to no time message", f"at {t_ns} ns", count)
         if len(fixes["t_host_ns"]):
             yield GNSS_TOPIC, fixes
+
+
+def _is_imu(message: CanMessage) -> bool:
+    """One that lacks an axis is an ordinary message of the bus."""
+    return message.name == IMU_MESSAGE and _IMU_SIGNALS.keys() <= message.signal_names
 
 
 def _signals(

@@ -6,14 +6,19 @@ Memory holds what arrived within the last second or two.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from fleet_assets.formats.can_database import CanMessage
+
 # The messages of one fix come within milliseconds; the next fix is a second away.
 WINDOW_NS = 400_000_000
 TIME_MESSAGE = "gnss_time"
+# What a column can hold: a database that is damaged may scale a signal to anything.
+_EPOCH_LIMIT_S, _SATELLITES_LIMIT = 2**63 // 10**9, 2.0**63
 # Column, and the flag that says whether its value holds (the position's own flag is a column).
 _COLUMNS: dict[str, dict[str, tuple[str, str | None]]] = {
     "gnss_status": {"Satellites": ("satellites", None)},
@@ -27,7 +32,21 @@ _COLUMNS: dict[str, dict[str, tuple[str, str | None]]] = {
     "gnss_attitude": {"Heading": ("heading_deg", "AttitudeValid")},
     "gnss_speed": {"Speed": ("speed_mps", "SpeedValid")},
 }
-MESSAGES: dict[str, set[str]] = {TIME_MESSAGE: {"Epoch"}, **{name: set(of) for name, of in _COLUMNS.items()}}
+_SIGNALS: dict[str, set[str]] = {TIME_MESSAGE: {"Epoch"}, **{name: set(of) for name, of in _COLUMNS.items()}}
+_FLAGS: dict[str, set[str]] = {
+    TIME_MESSAGE: {"TimeValid"},
+    **{name: {flag for _, flag in of.values() if flag} for name, of in _COLUMNS.items()},
+}
+
+
+def signals_of_fix(message: CanMessage) -> set[str]:
+    """What a fix takes of a message, as far as the database names it; nothing: it is an ordinary message of the bus."""
+    return _SIGNALS.get(message.name, set()) & message.signal_names
+
+
+def can_join(messages: Iterable[CanMessage]) -> bool:
+    """Whether there can be fixes: without a time message that has its Epoch nothing says which messages are one fix."""
+    return any(message.name == TIME_MESSAGE and signals_of_fix(message) for message in messages)
 
 
 @dataclass(frozen=True)
@@ -38,14 +57,24 @@ class Part:
     signals: dict[str, np.ndarray]
 
     def joined(self, other: Part) -> Part:
-        names = self.signals.keys() & other.signals.keys()
+        """Both have the same signals."""
         return Part(
             np.concatenate([self.t_ns, other.t_ns]),
-            {name: np.concatenate([self.signals[name], other.signals[name]]) for name in names},
+            {name: np.concatenate([values, other.signals[name]]) for name, values in self.signals.items()},
+        )
+
+    def with_all(self, defaults: dict[str, float]) -> Part:
+        """These signals and no others; the default where a database does not name one."""
+        count = len(self.t_ns)
+        return Part(
+            self.t_ns, {name: self.signals.get(name, np.full(count, value)) for name, value in defaults.items()}
         )
 
     def only(self, rows: np.ndarray) -> Part:
         return Part(self.t_ns[rows], {name: values[rows] for name, values in self.signals.items()})
+
+
+_NO_TIME = Part(np.zeros(0, dtype=np.int64), {"Epoch": np.zeros(0), "TimeValid": np.zeros(0)})
 
 
 class Fixes:
@@ -56,6 +85,9 @@ class Fixes:
         self._unmatched: dict[str, tuple[int, int]] = {}
 
     def add(self, name: str, part: Part) -> None:
+        """Databases may describe a message of the same name each in its way: a value that one lacks is not there, and without
+        a flag a value holds."""
+        part = part.with_all({**dict.fromkeys(_SIGNALS[name], np.nan), **dict.fromkeys(_FLAGS[name], 1.0)})
         known = self._parts.get(name)
         self._parts[name] = part if known is None else known.joined(part)
 
@@ -72,7 +104,7 @@ class Fixes:
         return taken
 
     def _emit(self, horizon_ns: int) -> dict[str, np.ndarray | pa.Array]:
-        clock = self._parts.get(TIME_MESSAGE, Part(np.zeros(0, dtype=np.int64), {"Epoch": np.zeros(0)}))
+        clock = self._parts.get(TIME_MESSAGE, _NO_TIME)
         clock = clock.only(np.argsort(clock.t_ns, kind="stable"))
         due = clock.t_ns <= horizon_ns
         columns = _time(clock.only(due))
@@ -115,26 +147,25 @@ def _one_each(t_ns: np.ndarray, clock_ns: np.ndarray, match: np.ndarray) -> np.n
 
 def _time(clock: Part) -> dict[str, np.ndarray | pa.Array]:
     epoch = clock.signals["Epoch"]
-    valid = clock.signals.get("TimeValid", np.ones(len(epoch))) > 0
-    told = np.round(np.nan_to_num(epoch) * 1000).astype(np.int64) * 1_000_000  # the signal's step is a millisecond
-    return {"t_host_ns": clock.t_ns, "t_gnss_ns": pa.array(told, mask=~valid | np.isnan(epoch))}
+    known = (clock.signals["TimeValid"] > 0) & (np.abs(epoch) < _EPOCH_LIMIT_S)
+    told = np.round(np.where(known, epoch, 0) * 1000).astype(np.int64) * 1_000_000  # the signal's step is a millisecond
+    return {"t_host_ns": clock.t_ns, "t_gnss_ns": pa.array(told, mask=~known)}
 
 
 def _take(
     columns: dict[str, np.ndarray | pa.Array], part: Part, of: dict[str, tuple[str, str | None]], chosen: np.ndarray
 ) -> None:
     for name, (column, flag) in of.items():
-        if name not in part.signals:
-            continue
         values = np.full(len(chosen), np.nan)
         found = chosen >= 0
         values[found] = part.signals[name][chosen[found]]
-        if flag in part.signals:
+        if flag is not None:
             values[found] = np.where(part.signals[flag][chosen[found]] > 0, values[found], np.nan)
         missing = np.isnan(values)
         if column == "valid":
             columns[column] = pa.array(values > 0, mask=missing)
         elif column == "satellites":
+            missing |= ~(np.abs(values) < _SATELLITES_LIMIT)
             columns[column] = pa.array(np.where(missing, 0, values).astype(np.int64), mask=missing)
         else:
             columns[column] = values
