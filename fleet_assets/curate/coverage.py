@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fleet_assets.curate.predicates import SCENARIO
+from fleet_assets.curate.scenarios import parts_of_slice
 from fleet_assets.lake.tables import Snapshot
 
 DIMENSIONS = ("light", "weather", "region")  # columns of ingest.context
@@ -147,7 +148,7 @@ def scenarios_holding(
     FleetError for a table that is not there."""
     columns = ["drive_id", "scenario", "scenario_version", "hit_frames"]
     if dimension == SCENARIO:
-        name, _, version = value.partition("@")
+        name, version = parts_of_slice(value)
         hits = snapshot.scan("curate.scenario_hits", columns)
         same = pc.equal(hits["scenario"], name)
         hits = hits.filter(pc.and_(same, pc.equal(hits["scenario_version"], version)) if version else same)

@@ -45,8 +45,18 @@ class Scenario:
 
     @property
     def slice(self) -> str:
-        """What the slice of its frames is called, such as rain@1.0.0: a scenario of another version is another slice."""
-        return f"{self.name}@{self.version}"
+        return slice_name(self.name, self.version)
+
+
+def slice_name(name: str, version: str) -> str:
+    """What the slice of a scenario's frames is called, such as rain@1.0.0: a scenario of another version is another slice."""
+    return f"{name}@{version}"
+
+
+def parts_of_slice(slice_: str) -> tuple[str, str]:
+    """Name and version of the scenario; the version is empty where the slice names none."""
+    name, _, version = slice_.partition("@")
+    return name, version
 
 
 @lru_cache(maxsize=4)
@@ -114,7 +124,7 @@ def slices_held(rows: pa.Table, first: str, last: str, at: np.ndarray) -> dict[s
         begins, ends = (np.array([hit[end] for hit in row["hits"]], dtype=np.int64) for end in (first, last))
         before = np.searchsorted(begins, at, side="right")  # stretches that have begun
         ends = np.append(np.iinfo(np.int64).min, ends)
-        found[f"{row['scenario']}@{row['scenario_version']}"] = at <= ends[before]
+        found[slice_name(row["scenario"], row["scenario_version"])] = at <= ends[before]
     return found
 
 

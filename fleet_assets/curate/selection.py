@@ -20,7 +20,7 @@ from fleet_assets.curate.coverage import CLASSES, DIMENSIONS, UNKNOWN
 from fleet_assets.curate.frame_view import FRAMES, PER_DRIVE, VIEW, frame_view
 from fleet_assets.curate.predicate_forms import selected
 from fleet_assets.curate.recipe import Recipe
-from fleet_assets.curate.scenarios import slices_held
+from fleet_assets.curate.scenarios import parts_of_slice, slices_held
 from fleet_assets.curate.splits import DriveFacts
 from fleet_assets.curate.surroundings import TABLE as SURROUNDINGS
 from fleet_assets.features.policy import load_live_policy
@@ -191,5 +191,5 @@ def _clips(one: SelectedDrive, first: np.ndarray, last: np.ndarray, image_hash: 
         zip((one.t_ns[hashed] // _HASH_NS).tolist(), image_hash.take(pa.array(hashed)).to_pylist(), strict=True)
     )
     for begin, end in zip(first.tolist(), last.tolist(), strict=True):
-        holding = {name.partition("@")[0] for name, holds in one.scenarios.items() if holds[end]}
+        holding = {parts_of_slice(slice_)[0] for slice_, holds in one.scenarios.items() if holds[end]}
         yield Clip(slice(begin, end + 1), tuple(sorted(holding)), hash_of.get(int(one.t_ns[end]) // _HASH_NS, 0))

@@ -155,8 +155,13 @@ def _judged_anew(gate: Gate, evidence: Evidence, verdict: Verdict) -> Verdict:
 def _schemas(scenarios: Iterable[str]) -> dict[str, pa.Schema]:
     frames = _SCHEMAS[_FRAMES]
     for name in sorted(scenarios):
-        frames = frames.append(pa.field(f"{SCENARIO} {name}", pa.bool_()))
+        frames = frames.append(pa.field(_column(name), pa.bool_()))
     return {**_SCHEMAS, _FRAMES: frames}
+
+
+def _column(scenario: str) -> str:
+    """Of `frames.parquet`: whether a frame is in the scenario."""
+    return f"{SCENARIO} {scenario}"
 
 
 def _meanings(evidence: Evidence) -> dict[str, str]:
@@ -165,7 +170,7 @@ def _meanings(evidence: Evidence) -> dict[str, str]:
 
 def _frames(evidence: Evidence) -> pa.Table:
     slices = {name: pa.array(evidence.slices[name].tolist(), pa.string()) for name in OF_FRAME}
-    holds = {f"{SCENARIO} {name}": evidence.scenarios[name].holds for name in sorted(evidence.scenarios)}
+    holds = {_column(name): evidence.scenarios[name].holds for name in sorted(evidence.scenarios)}
     return pa.table({"drive": evidence.drive, "t_ns": evidence.t_ns, **slices, **holds})
 
 
@@ -198,7 +203,7 @@ def _evidence(
         name: _read_objects(folder / "detections.parquet", found.filter(of_pass == name), drive.size) for name in names
     }
     truth = _read_objects(folder / "truth.parquet", tables["truth.parquet"], drive.size)
-    scenarios = {name: Scenario(sha256, frames[f"{SCENARIO} {name}"].to_numpy()) for name, sha256 in meanings.items()}
+    scenarios = {name: Scenario(sha256, frames[_column(name)].to_numpy()) for name, sha256 in meanings.items()}
     return Evidence(drives, drive, frames["t_ns"].to_numpy(), slices, truth, passes, thresholds_ppm, scenarios)
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from fleet_assets.curate.batch import HITS
 from fleet_assets.curate.dataset import open_dataset
 from fleet_assets.curate.manifest import Manifest
-from fleet_assets.curate.scenarios import slices_held
+from fleet_assets.curate.scenarios import parts_of_slice, slices_held
 from fleet_assets.errors import FleetError
 from fleet_assets.evaluate.evidence import Scenario
 from fleet_assets.lake.lake import Lake
@@ -42,7 +42,7 @@ def scenarios_of(lake: Lake, dataset: str, slices: Sequence[str], frames: FrameS
 
 def _meaning(manifest: Manifest, slice_: str) -> str:
     """The sha256 of the scenario when the dataset was made."""
-    name, _, version = slice_.partition("@")
+    name, version = parts_of_slice(slice_)
     known, _, sha256 = str(manifest.document["policies"].get(f"scenario {name}", "")).partition(" ")
     if known != version or not sha256:
         raise _unknown(manifest, slice_, None)

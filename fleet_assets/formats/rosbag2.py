@@ -207,11 +207,10 @@ class _Database:
             ).fetchone()
             if plain[0] != 2:  # a view or a computed column could run for ever
                 raise sqlite3.DatabaseError("it lacks the plain tables topics and messages")
-        except UnicodeDecodeError as error:  # SQLite's own message, which names what is in the file
+        except BaseException as error:
             connection.close()
-            raise sqlite3.DatabaseError("its schema is damaged") from error
-        except BaseException:
-            connection.close()
+            if isinstance(error, UnicodeDecodeError):  # SQLite's own message, which names what is in the file
+                raise sqlite3.DatabaseError("its schema is damaged") from error
             raise
         return connection
 

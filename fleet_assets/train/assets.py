@@ -30,7 +30,7 @@ MANIFEST = "about.json"  # of a training set: dataset, commit, contracts, frames
 )
 def training_set(context: dg.AssetExecutionContext, fleet: FleetResource) -> dg.MaterializeResult:
     from fleet_assets.curate.samples_reader import Samples
-    from fleet_assets.train.batches import fingerprint, statistics_of
+    from fleet_assets.train.batches import fingerprint, normalisation_of, statistics_of
     from fleet_assets.train.samples import frames_of_dataset
 
     name = last_metadata(context, SAMPLES)["dataset"]
@@ -50,7 +50,7 @@ def training_set(context: dg.AssetExecutionContext, fleet: FleetResource) -> dg.
         "frames": {split: len(one.frames) for split, one in loaded.items()},
         "fingerprints": prints,
     }
-    normalisation = {name: one.tolist() for name, one in statistics_of(loaded["train"].frames).items()}
+    normalisation = normalisation_of(statistics_of(loaded["train"].frames))
     (folder / MANIFEST).write_text(json.dumps({**about, "normalisation": normalisation}, indent=1, sort_keys=True))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(prints["train"]),
@@ -117,6 +117,7 @@ def model(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Prof
     from fleet_assets.edge.model import DESCRIPTION, Model
     from fleet_assets.edge.payload import artefact_sha256
     from fleet_assets.train.bake_off import by_slice
+    from fleet_assets.train.batches import normalisation_of
     from fleet_assets.train.export import detections, export
     from fleet_assets.train.fit import Recipe, fit
     from fleet_assets.train.frames import FrameSet
@@ -134,7 +135,7 @@ def model(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Prof
     frames, validation = (FrameSet.load(folder / split) for split in ("train", "validation"))
     checkpoint = training_folder(fleet.home) / "checkpoint.pt"
     fitted = _fitted(context, fit, frames, recipe, checkpoint)
-    if {name: one.tolist() for name, one in fitted.statistics.items()} != _about(folder).get("normalisation"):
+    if normalisation_of(fitted.statistics) != _about(folder).get("normalisation"):
         raise dg.Failure(
             f"The model was normalised otherwise than {folder / MANIFEST} says: materialise train/training_set anew.",
             allow_retries=False,

@@ -69,6 +69,11 @@ def statistics_of(frames: FrameSet) -> dict[str, np.ndarray]:
     return {name: values.astype(np.float32) for name, values in found.items()}
 
 
+def normalisation_of(statistics: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+    """Statistics as a document says them."""
+    return {name: values.tolist() for name, values in statistics.items()}
+
+
 def _scale(grids: np.ndarray) -> np.ndarray:
     """Root mean square per channel, of cells that hold something."""
     values = np.ones(grids.shape[1])

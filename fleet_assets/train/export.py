@@ -29,6 +29,7 @@ from fleet_assets.train.batches import (
     earlier_frames,
     fingerprint,
     motion_between,
+    normalisation_of,
     refuse_without_memory,
 )
 from fleet_assets.train.calibrate import PRECISION, Calibration, calibrate
@@ -255,7 +256,7 @@ def _describe(folder: Path, fitted: Fitted, rig: Rig, calibration: Calibration, 
         "classes": list(CLASSES),
         "context": list(pre.CONTEXT),
         "inputs": {name: list(shape) for name, shape in _taken(fitted.model).items()},
-        "normalisation": {name: values.tolist() for name, values in fitted.statistics.items()},
+        "normalisation": normalisation_of(fitted.statistics),
         "calibration": {"temperature": calibration.temperature.tolist(), "shift": calibration.shift.tolist()},
         "thresholds_ppm": list(calibration.thresholds_ppm),
         "golden": {"file": GOLDEN, "tolerance": TOLERANCE},
