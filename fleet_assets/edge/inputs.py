@@ -25,9 +25,13 @@ LIDAR_CHANNELS = ("low", "middle", "high", "top", "intensity")
 LIDAR_CELLS = 96  # of half a metre
 LIDAR_SHAPE = (len(LIDAR_CHANNELS), LIDAR_CELLS, LIDAR_CELLS)
 _GROUND_M, _LAYERS_M, _CEILING_M = 0.25, (0.7, 1.3), 3.5
-RADAR_SHAPE = (2, 64, 48)  # power and velocity, over range and azimuth; column 0 is the leftmost beam
-RADAR_REACH_M, RADAR_FIELD_DEG = 48.0, 100.8
+# The radial velocity over ground that each channel of the radar's input stands for. Those of noise lie anywhere, most of them
+# further out than anybody walks or rides.
+RADAR_VELOCITIES_MPS = (-14.0, -6.0, -1.3, 0.0, 1.3, 6.0, 14.0)
+RADAR_SHAPE = (len(RADAR_VELOCITIES_MPS), 64, 48)  # power, over range and azimuth; column 0 is the leftmost beam
+RADAR_REACH_M, RADAR_FIELD_DEG, RADAR_MOST_MPS = 48.0, 100.8, 16.0
 _RADAR_FLOOR, _RADAR_SCALE = 20.0, 100.0  # a sweep tells 20 + 24 ln(1 + power / noise)
+_VELOCITIES_MPS = np.array(RADAR_VELOCITIES_MPS)
 
 # view:feature of the context vector, in its order.
 CONTEXT = (
@@ -108,23 +112,50 @@ def _fill_grid(points: np.ndarray, grid: np.ndarray) -> None:
 
 
 def radar_input(pixels: np.ndarray | None, age_s: float, speed_mps: float, yaw_rate_radps: float) -> np.ndarray:
-    """float32 [2, 64, 48] of an image of echoes (channel 0 power, channel 1 velocity, 127.5 is none).
+    """float32 [7, 64, 48] of an image of echoes: channel 0 power, channel 1 radial velocity over ground, 127.5 + 127.5 v / 16,
+    away is positive [m/s]; without channel 1, all stand.
 
-    What stands is moved to where it is at the time of the frame: the vehicle has driven on and turned since the sweep. Motion
-    that is not known (NaN) moves nothing.
+    Power is shared between the two RADAR_VELOCITIES_MPS next to an echo's velocity, so that a walker's weak echo is not lost in
+    what noise has. All is moved to where it is at the time of the frame: an echo has gone on along its beam, the vehicle has
+    driven on and turned since the sweep. Motion that is not known (NaN) moves nothing.
     """
     polar = np.zeros(RADAR_SHAPE, dtype=np.float32)
     if pixels is not None and pixels.size:
-        moved = age_s if math.isfinite(age_s) else 0.0
-        way_m = speed_mps * moved if math.isfinite(speed_mps) else 0.0
-        turn_rad = yaw_rate_radps * moved if math.isfinite(yaw_rate_radps) else 0.0
-        _bring_forward(pixels, way_m, turn_rad, polar)
+        moved_s = age_s if math.isfinite(age_s) else 0.0
+        way_m = speed_mps * moved_s if math.isfinite(speed_mps) else 0.0
+        turn_rad = yaw_rate_radps * moved_s if math.isfinite(yaw_rate_radps) else 0.0
+        echoes = np.zeros((*pixels.shape[:2], RADAR_SHAPE[0]), dtype=np.float32)
+        _by_velocity(pixels, moved_s, _VELOCITIES_MPS, echoes)
+        _bring_forward(echoes, way_m, turn_rad, polar)
     return polar
 
 
 @njit(cache=True, nogil=True)
-def _bring_forward(pixels: np.ndarray, way_m: float, turn_rad: float, polar: np.ndarray) -> None:
-    bins, beams = pixels.shape[0], pixels.shape[1]
+def _by_velocity(pixels: np.ndarray, moved_s: float, velocities_mps: np.ndarray, echoes: np.ndarray) -> None:
+    """Fills echoes [bins, beams, velocities], each between the two bins that it has come to."""
+    bins, beams, last = echoes.shape[0], echoes.shape[1], velocities_mps.size - 1
+    has_velocity = pixels.shape[2] > 1
+    for bin_at in range(bins):
+        for beam in range(beams):
+            power = max(pixels[bin_at, beam, 0] - _RADAR_FLOOR, 0.0) / _RADAR_SCALE
+            velocity_mps = (pixels[bin_at, beam, 1] / 127.5 - 1.0) * RADAR_MOST_MPS if has_velocity else 0.0
+            above = 1
+            while above < last and velocity_mps > velocities_mps[above]:
+                above += 1
+            step_mps = velocities_mps[above] - velocities_mps[above - 1]
+            share = min(max((velocity_mps - velocities_mps[above - 1]) / step_mps, 0.0), 1.0)
+            row = bin_at + velocity_mps * moved_s * bins / RADAR_REACH_M
+            first = math.floor(row)
+            for to in range(first, first + 2):
+                if 0 <= to < bins:
+                    part = power * (1.0 - abs(row - to))
+                    echoes[to, beam, above - 1] += np.float32(part * (1.0 - share))
+                    echoes[to, beam, above] += np.float32(part * share)
+
+
+@njit(cache=True, nogil=True)
+def _bring_forward(echoes: np.ndarray, way_m: float, turn_rad: float, polar: np.ndarray) -> None:
+    bins, beams = echoes.shape[0], echoes.shape[1]
     field = math.radians(RADAR_FIELD_DEG)
     cos_t, sin_t = math.cos(turn_rad), math.sin(turn_rad)
     away_x, away_y = way_m * math.cos(turn_rad / 2.0), way_m * math.sin(turn_rad / 2.0)
@@ -137,26 +168,22 @@ def _bring_forward(pixels: np.ndarray, way_m: float, turn_rad: float, polar: np.
             then_y = away_y + sin_t * x + cos_t * y
             row = math.hypot(then_x, then_y) * bins / RADAR_REACH_M - 0.5
             beam = (0.5 - math.atan2(then_y, then_x) / field) * beams - 0.5
-            _sample(pixels, row, beam, polar, to, column)
+            _sample(echoes, row, beam, polar, to, column)
 
 
 @njit(cache=True, nogil=True)
-def _sample(pixels: np.ndarray, row: float, beam: float, polar: np.ndarray, to: int, column: int) -> None:
-    """Between four cells of the sweep; outside it there is nothing. Velocity counts as much as there is power."""
+def _sample(echoes: np.ndarray, row: float, beam: float, polar: np.ndarray, to: int, column: int) -> None:
+    """Between four cells of the sweep; outside it there is nothing."""
     first_row, first_beam = math.floor(row), math.floor(beam)
     share_row, share_beam = row - first_row, beam - first_beam
-    has_velocity = pixels.shape[2] > 1
     for down in range(2):
         for right in range(2):
             at_row, at_beam = first_row + down, first_beam + right
-            if not (0 <= at_row < pixels.shape[0] and 0 <= at_beam < pixels.shape[1]):
+            if not (0 <= at_row < echoes.shape[0] and 0 <= at_beam < echoes.shape[1]):
                 continue
             weight = (share_row if down else 1.0 - share_row) * (share_beam if right else 1.0 - share_beam)
-            power = max(pixels[at_row, at_beam, 0] - _RADAR_FLOOR, 0.0) / _RADAR_SCALE
-            polar[0, to, column] += np.float32(weight * power)
-            if has_velocity:
-                velocity = (pixels[at_row, at_beam, 1] - 127.5) / 127.5
-                polar[1, to, column] += np.float32(weight * power * velocity)
+            for channel in range(echoes.shape[2]):
+                polar[channel, to, column] += np.float32(weight * echoes[at_row, at_beam, channel])
 
 
 def in_grid(x_m: np.ndarray, y_m: np.ndarray) -> np.ndarray:
@@ -187,7 +214,7 @@ def normalised(
 ) -> dict[str, np.ndarray]:
     """float32 arrays of INPUTS, [n, ...] each, of n frames as the functions above and edge/assemble.py make them.
 
-    statistics: camera_mean, camera_std [3] (of pixels, 0 to 1), lidar_scale [5], radar_scale [2], context_mean, context_std
+    statistics: camera_mean, camera_std [3] (of pixels, 0 to 1), lidar_scale [5], radar_scale [7], context_mean, context_std
     [features]. What is unknown is as the mean; a sensor without a record is zero.
     """
     there = ~np.isnan(age_s)

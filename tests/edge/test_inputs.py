@@ -22,7 +22,7 @@ def echo(range_m: float, azimuth_deg: float, *, velocity: int = 127) -> np.ndarr
 
 def strongest(polar: np.ndarray) -> tuple[float, float]:
     """Range [m] and azimuth [deg] of the centre of power."""
-    power = polar[0] / polar[0].sum()
+    power = polar.sum(axis=0) / polar.sum()
     range_m = (power.sum(axis=1) * (np.arange(64) + 0.5)).sum() * inputs.RADAR_REACH_M / 64
     azimuth = (0.5 - (power.sum(axis=0) * (np.arange(48) + 0.5)).sum() / 48) * inputs.RADAR_FIELD_DEG
     return range_m, azimuth
@@ -31,10 +31,9 @@ def strongest(polar: np.ndarray) -> tuple[float, float]:
 def test_a_fresh_sweep_stays_as_it_is() -> None:
     pixels = echo(20, 10, velocity=255)
     polar = inputs.radar_input(pixels, 0.0, 10.0, 0.3)
-    assert polar[0].max() == pytest.approx(1.8, abs=1e-4)
-    assert polar[1].max() == pytest.approx(1.8, abs=1e-4)
-    assert np.unravel_index(polar[0].argmax(), (64, 48)) == np.unravel_index(pixels[..., 0].argmax(), (64, 48))
-    assert np.count_nonzero(polar[0] > 1e-3) == 1
+    assert polar[-1].max() == pytest.approx(1.8, abs=1e-4)
+    assert np.unravel_index(polar[-1].argmax(), (64, 48)) == np.unravel_index(pixels[..., 0].argmax(), (64, 48))
+    assert np.count_nonzero(polar > 1e-3) == 1
 
 
 @pytest.mark.parametrize(("speed_mps", "yaw_rate", "azimuth_deg"), [(10, 0.0, 0), (0, 0.5, 0), (8, -0.3, 20)])
@@ -52,10 +51,33 @@ def test_what_stands_is_brought_to_the_time_of_the_frame(speed_mps: float, yaw_r
     assert azimuth == pytest.approx(math.degrees(math.atan2(now_y, now_x)), abs=0.5)
 
 
+@pytest.mark.parametrize("velocity", [0, 60, 110, 120, 127, 128, 137, 150, 180, 255])
+def test_power_is_shared_between_the_velocities_next_to_an_echos(velocity: int) -> None:
+    velocity_mps = (velocity / 127.5 - 1) * 16
+    polar = inputs.radar_input(echo(20, 10, velocity=velocity), 0.0, 0.0, 0.0)
+    knots = inputs.RADAR_VELOCITIES_MPS
+    expected = [1.8 * np.interp(velocity_mps, knots, one) for one in np.eye(len(knots))]
+    assert polar.sum(axis=(1, 2)) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("velocity", [40, 100, 127, 200])
+def test_what_moves_has_gone_on_along_its_beam(velocity: int) -> None:
+    before_m, before_deg = strongest(inputs.radar_input(echo(20, 10, velocity=velocity), 0.0, 0.0, 0.0))
+    range_m, azimuth = strongest(inputs.radar_input(echo(20, 10, velocity=velocity), 0.25, 0.0, 0.0))
+    assert range_m - before_m == pytest.approx(0.25 * (velocity / 127.5 - 1) * 16, abs=0.01)
+    assert azimuth == pytest.approx(before_deg, abs=0.01)
+
+
+def test_without_velocities_all_stand() -> None:
+    polar = inputs.radar_input(echo(20, 10)[..., :1], 0.25, 0.0, 0.0)
+    assert polar.any(axis=(1, 2)).tolist() == [velocity == 0 for velocity in inputs.RADAR_VELOCITIES_MPS]
+
+
 def test_motion_that_is_not_known_moves_nothing() -> None:
-    fresh = inputs.radar_input(echo(20, 5), 0.0, 5.0, 0.1)
-    assert np.array_equal(fresh, inputs.radar_input(echo(20, 5), 0.25, math.nan, math.nan))
-    assert np.array_equal(fresh, inputs.radar_input(echo(20, 5), math.nan, 5.0, 0.1))
+    still = echo(20, 5)[..., :1]
+    fresh = inputs.radar_input(still, 0.0, 5.0, 0.1)
+    assert np.array_equal(fresh, inputs.radar_input(still, 0.25, math.nan, math.nan))
+    assert np.array_equal(fresh, inputs.radar_input(still, math.nan, 5.0, 0.1))
 
 
 def test_points_fall_into_their_cells() -> None:
