@@ -12,7 +12,8 @@ import numpy as np
 
 from fleet_assets.edge import inputs
 
-HEIGHTS_M = (0.4, 1.0, 1.6)  # at which the camera's features are looked up
+# At which the camera's features are looked up: where a thing meets the ground tells how far it is.
+HEIGHTS_M = (0.05, 0.8, 1.6)
 
 
 def cell_centres() -> tuple[np.ndarray, np.ndarray]:

@@ -63,11 +63,11 @@ class Lift(nn.Module):
 class CameraEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.fine = nn.Sequential(_conv(3, 12, 2), _conv(12, 20))
-        self.coarse = nn.Sequential(_conv(20, 28, 2), _conv(28, 28), nn.Conv2d(28, 12, 1))
-        self.narrow = nn.Conv2d(20, 12, 1)
+        self.fine = nn.Sequential(_conv(3, 16, 2), _conv(16, 24))
+        self.coarse = nn.Sequential(_conv(24, 32, 2), _conv(32, 32), _conv(32, 32), nn.Conv2d(32, 16, 1))
+        self.narrow = nn.Conv2d(24, 16, 1)
         self.lift = Lift([torch.from_numpy(lift.of_camera(height)) for height in lift.HEIGHTS_M])
-        self.grid = _conv(12 * len(lift.HEIGHTS_M), WIDTH, size=1)
+        self.grid = _conv(16 * len(lift.HEIGHTS_M), WIDTH, size=1)
 
     def forward(self, image: Tensor) -> Tensor:
         fine = self.fine(image)
