@@ -2,8 +2,8 @@
 
 In: opened models by form, the sample's folder. Out: a row that says what was judged, then one per form and class. The frames are
 made by the vehicle's own code from messages of LiDAR and left camera, placed as models know them (quality_radiate_rig.py). The
-radar stays missing, though its field could be cut to the model's: it tells no velocity, so that everybody would stand for a model,
-and its scale of power is not known. Car, van, truck, bus and motorbike are vehicles, as the reader says; a group of pedestrians is
+radar stays missing, though its field could be cut to the model's: it tells no velocity, so for a model everybody would stand, and
+its scale of power is not known. Car, van, truck, bus and motorbike are vehicles, as the reader says; a group of pedestrians is
 one. Sources: the RADIATE SDK and paper (Sheeny et al., 2021); times and tilt are measured on the sample, as the constants say.
 """
 

@@ -329,7 +329,8 @@ def _earlier(found: Iterator[Frame], names: tuple[str, ...], count: int) -> Iter
 
 
 def _noisy(found: Iterator[Frame], sensor: str) -> Iterator[Frame]:
-    """Camera: noise as of a tenth of its range. LiDAR: three in ten cells lost. Radar: echoes as strong as weak objects."""
+    """Camera: noise as of a tenth of its range. LiDAR: three in ten cells lost. Radar: echoes as strong as weak
+    objects, each of any velocity."""
     for frame in found:
         random = np.random.default_rng(frame.t_ns % 2**63)
         content = getattr(frame, sensor)
@@ -339,9 +340,9 @@ def _noisy(found: Iterator[Frame], sensor: str) -> Iterator[Frame]:
         elif sensor == "lidar":
             content = content * (random.random(content.shape[1:]) >= 0.3).astype(np.float32)
         else:
-            content = content + random.exponential(0.05, content.shape).astype(np.float32) * np.array(
-                [[[1]], [[0]]], dtype=np.float32
-            )
+            velocity = random.integers(len(content), size=content.shape[1:])
+            echoes = random.exponential(0.05, velocity.shape) * (np.arange(len(content))[:, None, None] == velocity)
+            content = content + echoes.astype(np.float32)
         yield replace(frame, **{sensor: content})
 
 
