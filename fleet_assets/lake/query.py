@@ -130,6 +130,8 @@ def _check(statement: exp.Query) -> None:
             remedy="Long sums and chains of OR nest too: say it with IN, or in several queries.",
         )
     for node in statement.walk():
+        if isinstance(node, (exp.From, exp.Join)) and isinstance(node.this, (exp.Select, exp.SetOperation)):
+            raise FleetError("A SELECT that is read from stands in parentheses", remedy="Write FROM (SELECT ...) AS q.")
         if isinstance(node, (exp.DML, exp.DDL, exp.Command, exp.Into, exp.Lock, exp.Pivot, exp.TableSample)):
             if not isinstance(node, (exp.Select, exp.SetOperation, exp.Subquery)):
                 raise FleetError(f"{type(node).__name__.upper()} is not taken inside a SELECT")

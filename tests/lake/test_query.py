@@ -7,7 +7,7 @@ import string
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lake.conftest import new_lake
 from lake.publisher import GNSS, IMU, publish
@@ -132,6 +132,7 @@ _TEXT = st.lists(_WORDS, max_size=25).map(" ".join) | st.text(string.printable +
 
 @settings(max_examples=400, deadline=None)
 @given(_TEXT)
+@example("FROM SELECT ingest.imu")
 def test_any_text_is_refused_or_reads_contract_tables_alone(sql: str) -> None:
     import sqlglot
     from sqlglot import exp
