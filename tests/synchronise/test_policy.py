@@ -15,7 +15,7 @@ MISTAKES = {
     "entry missing": ("grid_hz: 10\n", "", "'grid_hz' is missing", "top level"),
     "entry unknown": ("grid_hz: 10", "grid_hz: 10\ngrid: 10", "'grid' is not known here", "top level"),
     "entry twice": ("grid_hz: 10", "grid_hz: 10\ngrid_hz: 10", "'grid_hz' is there twice", "grid_hz"),
-    "version": ("version: ", "version: v", " is no version", "version"),
+    "version": ("version: ", "version: one # ", "'one' is no version", "version"),
     "rate of nought": ("grid_hz: 10", "grid_hz: 0", "0 is not above 0", "grid_hz"),
     "rate out of reach": ("grid_hz: 10", "grid_hz: .inf", "out of range", "grid_hz"),
     "no list": ("key_streams: [", "key_streams: lidar # [", "is not a list", "key_streams"),
