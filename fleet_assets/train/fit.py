@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,16 @@ _WARM_UP = 0.1  # share of the steps
 _PIECE = 32  # frames that are judged at once
 
 
+def _half_is_faster() -> bool:
+    """Without matrix units, bfloat16 takes half as long again as float32."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
 @dataclass(frozen=True)
 class Recipe:
     """dropout: share of frames from which a sensor is taken. part: the prefix of the parameters' names that learn, all if
-    empty: `specialists.radar` alone, while the rest stays as it is. threads: more are not always faster, and give other
-    rounding."""
+    empty: `specialists.radar` alone, while the rest stays as it is. half: bfloat16 where it is safe. threads: more are not
+    always faster. Both give other rounding."""
 
     form: str = "attention"
     steps: int = 500
@@ -55,7 +60,7 @@ class Recipe:
     dropout: float = 0.1
     seed: int = 0
     part: str = ""
-    half: bool = True  # bfloat16 where it is safe
+    half: bool = field(default_factory=_half_is_faster)
     threads: int = 1
 
 

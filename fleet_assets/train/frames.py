@@ -24,7 +24,7 @@ _ARRAYS = ("camera", "lidar", "radar", "context", "age_s", "t_ns", "drive")
 class FrameSet:
     """Frames, by drive, then by time. Inputs are as edge/inputs.py gives them; a sensor without a record is all zero.
 
-    camera: uint8 [n, 64, 256, 3]. lidar: float32 [n, channels, 96, 96], bird's eye. radar: float32 [n, 7, 64, 48], polar, power
+    camera: uint8 [n, *CAMERA_SHAPE]. lidar: float32 [n, *LIDAR_SHAPE], bird's eye. radar: float32 [n, *RADAR_SHAPE], polar, power
     by velocity. context: float32 [n, features], NaN where unknown. age_s: float32 [n, 3], of the record of camera, LiDAR and
     radar at the frame's time, NaN where there is none. t_ns: int64 [n]. drive: int32 [n], index into drives. slices: category
     per frame, text [n] (light, weather, region). truth: what was labelled inside the grid.

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from fleet_assets.edge import inputs
+from fleet_assets.simulate import scene
+from fleet_assets.simulate.parameters import parameters, setup
 
 
 def echo(range_m: float, azimuth_deg: float, *, velocity: int = 127) -> np.ndarray:
@@ -26,6 +28,21 @@ def strongest(polar: np.ndarray) -> tuple[float, float]:
     range_m = (power.sum(axis=1) * (np.arange(64) + 0.5)).sum() * inputs.RADAR_REACH_M / 64
     azimuth = (0.5 - (power.sum(axis=0) * (np.arange(48) + 0.5)).sum() / 48) * inputs.RADAR_FIELD_DEG
     return range_m, azimuth
+
+
+def test_models_take_what_the_simulated_vehicle_has() -> None:
+    """The vehicle's code imports nothing of the simulator, so both write their geometry down."""
+    ours = setup("default")
+    camera, radar = ours.camera, ours.radar
+    assert (camera.rows, camera.columns, 3) == inputs.CAMERA_SHAPE
+    assert (camera.field_deg, camera.horizon, camera.height_m, scene.MOUNT_M) == (
+        inputs.CAMERA_FIELD_DEG, inputs.CAMERA_HORIZON, inputs.CAMERA_HEIGHT_M, inputs.MOUNT_M,
+    )  # fmt: skip
+    assert (radar.bins, radar.beams) == inputs.RADAR_SHAPE[1:]
+    assert (radar.bins * radar.bin_m, radar.beams * radar.beam_deg) == pytest.approx(
+        (inputs.RADAR_REACH_M, inputs.RADAR_FIELD_DEG)
+    )
+    assert parameters()["radar"]["most_mps"] == inputs.RADAR_MOST_MPS
 
 
 def test_a_fresh_sweep_stays_as_it_is() -> None:
