@@ -10,7 +10,7 @@ SHELL := /bin/bash
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/.package  ## Virtual environment, Java, jars for Spark, lakeFS; a second call repeats nothing
+setup: .venv/.package .venv/.kernels  ## Virtual environment, kernels, Java, jars for Spark, lakeFS; a second call repeats nothing
 	@$(BIN)/python -m fleet_assets.services.setup
 
 demo: setup  ## A few simulated drives, most with faults, from landing folder to features, a signed release and a vehicle
@@ -79,6 +79,13 @@ clean:  ## Remove the virtual environment and caches of tools; the lake in .flee
 # Without build isolation: the build tool comes from the lock file, and is not fetched again without a hash.
 .venv/.package: pyproject.toml .venv/.packages
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Numba keeps beside the sources what it compiled, and compiles anew what has changed. Done once here, for else each process that
+# is the first to call a kernel would wait for it, and those side by side would all compile it.
+.venv/.kernels: .venv/.package $(shell find fleet_assets -name '*.py')
+	@echo "Compiling kernels (half a minute)."
+	@$(BIN)/python -m fleet_assets.compile_kernels
 	@touch $@
 
 # What only tests and benchmarks need from the system: a browser, for the test of the UI (one that is there and does not run, a

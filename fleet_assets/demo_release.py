@@ -31,7 +31,7 @@ from fleet_assets.throw_away import APPROVERS, Ceremony, hold
 from fleet_assets.throw_away import run as fleet
 
 PROFILE = "demo"
-DRIVES, DURATION_S = 48, 12.0
+DRIVES, DURATION_S = 48, 10.0
 _SEED = 5
 _CHANNEL = 'key:"deploy/release_channel"'
 
