@@ -38,7 +38,7 @@ class Budget:
 
 # By profile: what a few minutes allow, and what a release for the road is chosen by.
 BUDGETS: Mapping[str, Budget] = {
-    "demo": Budget(("early",), 0, 0, Recipe(form="early", steps=400)),
+    "demo": Budget(("early",), 0, 0, Recipe(form="early", steps=400, threads=2)),
     "full": Budget(("attention", "temporal", "early", "late", "average"), 9, 200, Recipe(steps=1500)),
 }
 
