@@ -31,8 +31,9 @@ test: test-system setup lint  ## The whole proof, on the real servers
 check: .venv/.package lint  ## The quick part of the tests: no servers
 	$(BIN)/pytest -q -m "not services and not slow"
 
-fuzz: .venv/.package  ## 10,000 damaged variants of a small recording of each format (VARIANTS=, SEED= to choose)
+fuzz: .venv/.package  ## Damaged variants of a recording of each format, other examples of property tests (VARIANTS=, SEED=)
 	@PYTHONPATH=tests $(BIN)/python -m formats.fuzz --variants $(or $(VARIANTS),10000) --seed $(or $(SEED),1)
+	$(BIN)/pytest -q -m "hypothesis and not services" --hypothesis-profile=default --hypothesis-seed=$(or $(SEED),1)
 
 lint: .venv/.package  ## Style, types, import rules
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 
 from fleet_assets.kernels.clock import correlate, fit_lag, lower_hull_line
-from fleet_assets.synchronise.clock_model import ClockModel, Clocks, Line, Stamps, on_reference
+from fleet_assets.synchronise.clock_model import ClockModel, Clocks, Line, Stamps, median_ns, on_reference
 
 # GNSS fixes that an offset by reference needs, and how far they may scatter (interquartile range).
 MIN_FIXES = 10
@@ -128,7 +128,7 @@ def _jumps(device: np.ndarray, host: np.ndarray) -> np.ndarray:
         return np.zeros(0, dtype=np.int64)
     device_step, host_step, distance = np.diff(device), np.diff(host), host - device
     back = np.flatnonzero(device_step < -STALL_NS) + 1
-    off_pace = np.abs(device_step - int(np.median(device_step))) > JUMP_NS // 2
+    off_pace = np.abs(device_step - median_ns(device_step)) > JUMP_NS // 2
     window = max(MIN_PAIRS, int(STALL_NS / max(float(np.median(host_step)), 1.0)))
     lasting = []
     for row in np.flatnonzero(off_pace & (np.abs(device_step - host_step) > JUMP_NS)) + 1:
@@ -281,7 +281,7 @@ def _utc(evidence: Evidence, streams: Mapping[str, Stamps], to_base: Mapping[str
         difference = told_ns[known] - t_ns[known]
         if difference.size < MIN_FIXES:
             continue
-        middle = int(np.median(difference))
+        middle = median_ns(difference)
         deviation = np.abs(difference - middle)
         near = deviation <= 5 * 1.4826 * max(float(np.median(deviation)), 1e6)
         kept = difference[near]
@@ -300,7 +300,7 @@ def _utc(evidence: Evidence, streams: Mapping[str, Stamps], to_base: Mapping[str
 def _utc_line(t_ns: np.ndarray, difference_ns: np.ndarray, base_error_ppm: float) -> tuple[Line, float | None]:
     """t_ns: of the receiver's records on the base clock; difference_ns: UTC minus that; base_error_ppm: how well t_ns itself is
     known. Gives the line, and the standard error of its skew where it tells one."""
-    middle = int(np.median(difference_ns))
+    middle = median_ns(difference_ns)
     if t_ns.size < MIN_PAIRS:
         return Line(0, middle), None
     order = np.argsort(t_ns, kind="stable")

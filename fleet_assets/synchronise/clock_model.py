@@ -122,3 +122,9 @@ def on_reference(models: Sequence[ClockModel], t_ns: np.ndarray) -> tuple[np.nda
             part = slice(model.first_row, model.first_row + model.rows)
             told[part], known[part] = model.apply(t_ns[part]), model.line.fits(t_ns[part])
     return told, known
+
+
+def median_ns(values_ns: np.ndarray) -> int:
+    """Of int64 [n], n > 0; half way between the middle two, rounded down. Exact: a float could round to more than fits int64."""
+    middle = np.partition(values_ns, (lower := (values_ns.size - 1) // 2, upper := values_ns.size // 2))
+    return (int(middle[lower]) + int(middle[upper])) // 2

@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 
 from fleet_assets.synchronise.clock import JUMP_NS, MIN_PAIRS, NO_TIME, STALL_NS
-from fleet_assets.synchronise.clock_model import ClockModel, Stamps
+from fleet_assets.synchronise.clock_model import ClockModel, Stamps, median_ns
 
 MIN_ROWS = 5  # of a clock of its own, on each side
 MAX_SETS = 8  # what is set more often is no clock to follow
@@ -110,7 +110,7 @@ def _device_row(device: np.ndarray, row: int, found: _Set) -> int:
     near = slice(max(row - 1, 0), row - 1 + MIN_PAIRS)
     if row == 0 or not steps[near].size:
         return row
-    return row + int(np.argmin(np.abs(steps[near] - found.by_ns - int(np.median(steps)))))
+    return row + int(np.argmin(np.abs(steps[near] - found.by_ns - median_ns(steps))))
 
 
 def _found(streams: Mapping[str, Stamps], gnss_time: Mapping[str, np.ndarray]) -> _Set | None:
@@ -135,7 +135,7 @@ def _steps(own: np.ndarray, host: np.ndarray) -> list[_Set]:
     if own.size < 2 * MIN_ROWS:
         return []
     own_step, step, distance = np.diff(own), np.diff(host), host - own
-    own_pace, pace = int(np.median(own_step)), int(np.median(step))
+    own_pace, pace = median_ns(own_step), median_ns(step)
     off = (np.abs(step - pace) > JUMP_NS) & (np.abs(own_step - own_pace) <= JUMP_NS // 2)
     rows = np.flatnonzero(off & (np.abs(step - own_step) > JUMP_NS)) + 1
     if rows.size > own.size // MIN_ROWS:
@@ -170,7 +170,7 @@ def _likeliest(host: np.ndarray, found: _Set) -> tuple[int, int]:
     possible = np.flatnonzero((host[:-1] <= found.high_ns) & (host[1:] - found.by_ns >= found.low_ns)) + 1
     if not possible.size:
         return 0, 0
-    off_ns = np.abs(host[possible] - host[possible - 1] - found.by_ns - int(np.median(np.diff(host))))
+    off_ns = np.abs(host[possible] - host[possible - 1] - found.by_ns - median_ns(np.diff(host)))
     best = int(np.argmin(off_ns))
     return int(possible[best]), int(off_ns[best])
 
@@ -186,7 +186,7 @@ def _sees(stamps: Stamps, found: _Set) -> bool | None:
     if not row:
         return False  # it has records between the two
     first, last = max(row - MIN_PAIRS, 0), min(row + MIN_PAIRS, host.size) - 1
-    step_ns = int(host[last] - host[first]) - (last - first) * int(np.median(np.diff(host)))
+    step_ns = int(host[last] - host[first]) - (last - first) * median_ns(np.diff(host))
     ran_on = abs(step_ns) < abs(step_ns - found.by_ns)
     return False if ran_on and _moves(stamps, row, found) else None
 

@@ -14,7 +14,7 @@ import numpy as np
 from fleet_assets.contracts.loader import StreamContract
 from fleet_assets.contracts.model import SWEEP_STAMPS
 from fleet_assets.kernels import align
-from fleet_assets.synchronise.clock_model import ClockModel
+from fleet_assets.synchronise.clock_model import ClockModel, median_ns
 
 MIN_SWEEPS = 20
 # Length of the mean of unit vectors, one per sweep: 1 when the camera keeps its distance, near 0 when it runs freely.
@@ -37,7 +37,7 @@ def phase_of(contract: StreamContract, t_ns: np.ndarray, camera_ns: np.ndarray) 
     """t_ns: stamps of the sweeps, int64 [n] in order; camera_ns: int64 [m] in order. None for fewer than two sweeps."""
     if contract.scan_period_ns is None or t_ns.size < 2 or t_ns[0] == t_ns[-1]:
         return None
-    phase = Phase(int(np.median(np.diff(np.unique(t_ns)))))  # a sweep may come in several records
+    phase = Phase(median_ns(np.diff(np.unique(t_ns))))  # a sweep may come in several records
     if camera_ns.size < 2 or phase.period_ns <= 0:
         return phase
     camera_period_ns = float(np.median(np.diff(camera_ns)))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from synchronise.drives import MS, SECOND, T0_NS
 from fleet_assets.contracts.loader import load_streams
 from fleet_assets.simulate.clocks import delays, draw_clocks, steady
 from fleet_assets.synchronise.clock import NO_TIME, Evidence, estimate
-from fleet_assets.synchronise.clock_model import ClockModel, Stamps, on_reference
+from fleet_assets.synchronise.clock_model import ClockModel, Stamps, median_ns, on_reference
 
 seeds = st.integers(0, 2**32)
 
@@ -47,6 +50,12 @@ def clock(
 
 def models_of(stream: str, device: np.ndarray | None, host: np.ndarray | None) -> list[ClockModel]:
     return estimate(Evidence({stream: Stamps(load_streams()[stream], device, host)}), None).models
+
+
+@given(st.lists(st.one_of(st.integers(-5, 5), st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=9))
+@settings(deadline=None)
+def test_a_median_is_exact_at_the_ends_of_int64_too(values: list[int]) -> None:
+    assert median_ns(np.array(values, dtype=np.int64)) == math.floor(statistics.median(map(Fraction, values)))
 
 
 @given(seeds, st.integers(-(10**12), 10**12), st.floats(-80, 80), st.sampled_from([0.0, 0.3]))

@@ -335,7 +335,7 @@ def test_stray_stamps_cost_no_batch(data: st.DataObject) -> None:
     for name, table in synchronise(*streams).items():
         assert evaluate_rows(load_tables()[name], table) == []
         for rule in load_tables()[name].rules:
-            if rule.expectation == "expect_column_values_to_be_between":
+            if rule.blocking and rule.expectation == "expect_column_values_to_be_between":
                 low, high = pc.min_max(table[rule.kwargs["column"]]).as_py().values()
                 assert low is None or low >= rule.kwargs.get("min_value", low), rule.name
                 assert high is None or high <= rule.kwargs.get("max_value", high), rule.name

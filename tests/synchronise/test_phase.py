@@ -45,6 +45,13 @@ def test_a_sweep_belongs_to_the_time_at_which_it_looks_ahead(stamp_point: str, p
     assert all(row["complete"] for row in frames(found))
 
 
+def test_a_sweep_may_take_as_long_as_int64_can_say() -> None:
+    longest_ns = np.iinfo(np.int64).max
+    found = phase_of(LIDAR, np.array([0, longest_ns]), np.zeros(0, dtype=np.int64))
+    assert found is not None
+    assert found.period_ns == longest_ns
+
+
 @given(st.floats(0.05, 0.95), st.sampled_from([10.0, 20.0, 30.0]))
 @settings(deadline=None, derandomize=True, max_examples=30)
 def test_the_phase_is_told_by_a_camera_that_keeps_its_distance(phase: float, camera_hz: float) -> None:
