@@ -22,11 +22,14 @@ up: setup  ## Start lakeFS, Spark, and Dagster's webserver and daemon
 down: .venv/.package  ## Stop them
 	@$(BIN)/fleet down
 
+# Three lanes side by side, for tests with servers wait half of the time; each that has some has an installation of its own.
+WHOLE := tests/e2e tests/services tests/ui
 test: test-system setup lint  ## The whole proof, on the real servers
-	@mkdir -p .pytest_cache; rest=.pytest_cache/without-servers.log; \
-	echo "Tests without servers run beside the others; what they say comes at the end, and meanwhile in $$rest."; \
-	$(BIN)/pytest -p no:cacheprovider -m "not services" > "$$rest" 2>&1 & \
-	failed=0; $(BIN)/pytest -m services || failed=1; wait $$! || failed=1; cat "$$rest"; exit $$failed
+	@logs=.pytest_cache/lanes; mkdir -p $$logs; lane() { $(BIN)/pytest -p no:cacheprovider "$${@:2}" > $$logs/$$1.log 2>&1; }; \
+	echo "Other tests run beside these: end to end, and without servers. What they say comes at the end, meanwhile in $$logs."; \
+	lane end-to-end -m services $(WHOLE) & whole=$$!; lane without-servers -m "not services" & without=$$!; \
+	failed=0; $(BIN)/pytest -m services $(WHOLE:%=--ignore=%) || failed=1; \
+	wait $$whole || failed=1; wait $$without || failed=1; cat $$logs/*.log; exit $$failed
 
 check: .venv/.package lint  ## The quick part of the tests: no servers
 	$(BIN)/pytest -q -m "not services and not slow"
