@@ -23,7 +23,7 @@ from fleet_assets.train.recordings import WARM_UP_S, frames_of_recordings
 from fleet_assets.train.rig import vehicle_rig
 
 LIGHTS, WEATHERS, REGIONS = ("day", "dusk", "night"), ("clear", "rain", "fog"), ("munich", "hamburg")
-EVERY_S, BATCH = 2.0, 8
+EVERY_S, BATCH = 1.0, 8
 FIRST = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
