@@ -8,12 +8,10 @@ circle, so it runs in a child process with limits on memory and on the time of e
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +108,7 @@ class _Child:
     @property
     def fate(self) -> str:
         code = self._process.returncode
-        if code == -signal.SIGXCPU:
+        if code == -signal.SIGPROF:
             return "it took more processor time than a file of its size may"
         return signal.Signals(-code).name if code and code < 0 else f"exit status {code}"
 
@@ -167,12 +165,9 @@ def _send(paths: list[Path], target: BinaryIO, file_cpu_s: int) -> None:
 
 
 def _renew_limit(cpu_s: int) -> None:
-    """SIGXCPU after so much more processor time: the limit counts all that the process has taken, for other files too."""
-    import resource
-
-    _, most = resource.getrlimit(resource.RLIMIT_CPU)
-    until = math.ceil(time.process_time()) + cpu_s
-    resource.setrlimit(resource.RLIMIT_CPU, (until if most == resource.RLIM_INFINITY else min(until, most), most))
+    """SIGPROF after so much more processor time. RLIMIT_CPU counts from the start of the process, and by another clock than a
+    process can read: over many files the two drift apart, and a file would be stopped for what others took."""
+    signal.setitimer(signal.ITIMER_PROF, cpu_s)
 
 
 def _group(mdf: Any, number: int) -> Iterator[pa.RecordBatch | tuple[str, int]]:
