@@ -7,6 +7,7 @@ the manifest names. A drive that the lake has with the same frames and versions 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -22,8 +23,10 @@ from fleet_assets.curate.dataset import clips_of, open_dataset
 from fleet_assets.curate.labels import labels_at
 from fleet_assets.curate.manifest import Manifest
 from fleet_assets.curate.surroundings import causal
+from fleet_assets.edge.inputs import RADAR_LONGEST_NS, RADAR_SWEEPS
 from fleet_assets.errors import FleetError
 from fleet_assets.features.policy import load_live_policy
+from fleet_assets.kernels.earlier import earlier_rows
 from fleet_assets.lake.batch import BatchOutcome, DriveOutcome, run_batch
 from fleet_assets.lake.lake import Lake
 from fleet_assets.lake.payload import read_payload
@@ -33,7 +36,7 @@ from fleet_assets.lake.versions import DriveVersion, version_of
 from fleet_assets.lake.writer import TaskWriter
 from fleet_assets.services.home import Home
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 TABLE = "curate.samples"
 ROLES = ("camera", "lidar", "radar")
 _INPUTS = (
@@ -41,6 +44,7 @@ _INPUTS = (
     "ingest.context",
 )  # fmt: skip
 _BATCH_BYTES = 16 * 1024 * 1024  # of messages, read and passed on at once
+_NO_RECORD = {"schema_name": None, "age_s": None, "message": None}
 _FRAME_BYTES = 64 * 1024  # what a frame weighs when drives are packed into tasks, before its messages are known
 
 
@@ -138,18 +142,30 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Sensor:
-    """Messages of one stream at the frames. place: int64 [frames], row of messages, -1 for none; age_s: float64 [frames]."""
+    """Messages of one stream at the frames. place: int64 [frames, 1 + earlier], rows of messages, the frame's own first, -1 for
+    none; age_s: float64, of each."""
 
     stream: str
     messages: pa.Table
     place: np.ndarray
     age_s: np.ndarray
 
+    @classmethod
+    def of(
+        cls, stream: str, own: pa.Table, place: np.ndarray, frame_ns: np.ndarray, known: np.ndarray, earlier: int
+    ) -> _Sensor:
+        """By the sensors' own stamps, as the vehicle tells it: how their clocks went is known when the drive is over. place:
+        int64 [frames]. frame_ns: int64 [frames], of the records that set the frames; known: whether they had a stamp."""
+        places = np.column_stack([place, _earlier(own, place, earlier)])
+        own_ns, there = _ahead_ns(stream, own, places)
+        age_s = (frame_ns[:, np.newaxis] - own_ns) * 1e-9
+        return cls(stream, own, places, np.where(known[:, np.newaxis] & there, age_s, np.nan))
+
     @property
     def bytes(self) -> np.ndarray:
         """int64 [frames]."""
         length = np.append(self.messages["message_length"].to_numpy(), 0)
-        return np.asarray(length[self.place])
+        return np.asarray(length[self.place].sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -182,11 +198,10 @@ class _DriveSamples:
         key = str(frames["key_stream"][0])
         frame_ns, known = _ahead_ns(key, *placed[key])
         for stream, (own, place) in placed.items():
-            own_ns, there = _ahead_ns(stream, own, place)
-            # By the sensors' own stamps, as the vehicle tells it: how their clocks went is known when the drive is over.
-            sensor = _Sensor(stream, own, place, np.where(known & there, (frame_ns - own_ns) * 1e-9, np.nan))
-            if stream in role_of:
-                sensors[role_of[stream]] = sensor
+            role = role_of.get(stream)
+            sensor = _Sensor.of(stream, own, place, frame_ns, known, RADAR_SWEEPS - 1 if role == "radar" else 0)
+            if role is not None:
+                sensors[role] = sensor
             elif load_streams()[stream].kind in ROLES:
                 others.append(sensor)
         labels = tables["ingest.labels"]
@@ -218,6 +233,8 @@ class _DriveSamples:
 
     def _batch(self, part: slice) -> pa.RecordBatch:
         count = part.stop - part.start
+        schema = load_tables()[TABLE].arrow_schema
+        kinds = {field.name: field.type for field in schema}
         columns: dict[str, Any] = {
             "drive_id": pa.repeat(self.drive, count),
             "day": pa.repeat(pa.scalar(day_of(self.drive), pa.date32()), count),
@@ -228,27 +245,22 @@ class _DriveSamples:
             **{name: pa.array([value] * count, pa.string()) for name, value in self.context.items()},
         }
         for role in ROLES:
-            sensor = self.sensors.get(role)
-            rows = self._messages(sensor, part) if sensor else [None] * count
-            columns[f"{role}_age_s"] = pa.array(
-                sensor.age_s[part] if sensor else [None] * count, pa.float64(), from_pandas=True
-            )
-            columns[f"{role}_schema"] = pa.array([row and row[0] for row in rows], pa.string())
-            columns[role] = pa.array([row and row[1] for row in rows], pa.binary())
+            records = self._records(self.sensors[role], part) if role in self.sensors else [[]] * count
+            own = [found[0] if found else _NO_RECORD for found in records]
+            columns[f"{role}_age_s"] = pa.array([one["age_s"] for one in own], pa.float64())
+            columns[f"{role}_schema"] = pa.array([one["schema_name"] for one in own], pa.string())
+            columns[role] = pa.array([one["message"] for one in own], pa.binary())
+            if role == "radar":
+                columns["radar_earlier"] = pa.array([found[1:] for found in records], kinds["radar_earlier"])
         others: list[list[dict[str, Any]]] = [[] for _ in range(count)]
         for sensor in self.others:
-            for at, row in enumerate(self._messages(sensor, part)):
-                if row is not None:
-                    age_s = float(sensor.age_s[part][at])
-                    others[at].append(
-                        {"stream": sensor.stream, "schema_name": row[0], "age_s": age_s, "message": row[1]}
-                    )
-        schema = load_tables()[TABLE].arrow_schema
-        columns["other_sensors"] = pa.array(others, schema.field("other_sensors").type)
+            for at, found in enumerate(self._records(sensor, part)):
+                others[at] += [{"stream": sensor.stream, **one} for one in found]
+        columns["other_sensors"] = pa.array(others, kinds["other_sensors"])
         return pa.RecordBatch.from_arrays([columns[field.name] for field in schema], schema=schema)
 
-    def _messages(self, sensor: _Sensor, part: slice) -> list[tuple[str, bytes] | None]:
-        """Type and bytes of the message at each frame."""
+    def _records(self, sensor: _Sensor, part: slice) -> list[list[dict[str, Any]]]:
+        """Type, bytes and age of the messages at each frame, its own first; nothing where it has none."""
         place = sensor.place[part]
         once, back = np.unique(
             place[place >= 0], return_inverse=True
@@ -257,7 +269,18 @@ class _DriveSamples:
         data = read_payload(self.snapshot.repository, self.snapshot.commit_id, rows)
         types = rows["schema_name"].to_pylist()
         number = iter(back.tolist())
-        return [None if at < 0 else (types[row := next(number)], data[row]) for at in place.tolist()]
+        return [
+            [
+                {
+                    "schema_name": types[row := next(number)],
+                    "age_s": None if math.isnan(age_s) else age_s,
+                    "message": data[row],
+                }
+                for at, age_s in zip(places, ages_s, strict=True)
+                if at >= 0
+            ]
+            for places, ages_s in zip(place.tolist(), sensor.age_s[part].tolist(), strict=True)
+        ]
 
 
 def _placed(stream: str, frames: pa.Table, matches: pa.Table, messages: pa.Table) -> tuple[pa.Table, np.ndarray]:
@@ -269,12 +292,23 @@ def _placed(stream: str, frames: pa.Table, matches: pa.Table, messages: pa.Table
     return own, np.where(sequence >= 0, np.searchsorted(own["sequence"].to_numpy(), sequence), -1)
 
 
+def _earlier(own: pa.Table, place: np.ndarray, count: int) -> np.ndarray:
+    """int64 [frames, count]: rows of the messages before each frame's, as the vehicle knows them: a message without a stamp is
+    none."""
+    known = np.flatnonzero(own["t_device_ns"].combine_chunks().is_valid().to_numpy(zero_copy_only=False))
+    number = np.append(np.full(own.num_rows, -1), -1)
+    number[known] = np.arange(known.size)
+    stamps = pc.fill_null(own["t_device_ns"], 0).to_numpy()[known]
+    found = earlier_rows(stamps, number[place], count, np.uint64(RADAR_LONGEST_NS))
+    return np.where(found >= 0, np.append(known, -1)[found], -1)
+
+
 def _ahead_ns(stream: str, own: pa.Table, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """int64 [frames], when the record of each frame looked ahead, by its own stamp; and whether there is one."""
+    """int64, as place, when the record of each frame looked ahead, by its own stamp; and whether there is one."""
     stamps = own["t_device_ns"].combine_chunks()
     there = place >= 0
     there[there] = stamps.is_valid().to_numpy(zero_copy_only=False)[place[there]]
-    found = np.zeros(place.size, dtype=np.int64)
+    found = np.zeros(place.shape, dtype=np.int64)
     found[there] = pc.fill_null(stamps, 0).to_numpy()[place[there]] + load_streams()[stream].ahead_ns
     return found, there
 

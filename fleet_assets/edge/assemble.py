@@ -14,11 +14,21 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fleet_assets.edge.feed import LIVE, Feed, in_order_of_arrival, records_of
-from fleet_assets.edge.inputs import CONTEXT, SPEED, YAW_RATE, camera_input, lidar_input, radar_input
+from fleet_assets.edge.inputs import (
+    CONTEXT,
+    RADAR_LONGEST_NS,
+    RADAR_SWEEPS,
+    SPEED,
+    YAW_RATE,
+    camera_input,
+    lidar_input,
+    radar_input,
+)
 from fleet_assets.edge.messages import Decoded, decode, signal_values, stamp_of
 from fleet_assets.edge.rig import SENSORS, Rig, Stream
 from fleet_assets.errors import FleetError
 from fleet_assets.kernels.arrived import nearest_arrived
+from fleet_assets.kernels.earlier import earlier_rows
 from fleet_assets.kernels.features.records import NO_TIME
 
 _KEPT = 16  # records of a sensor among which a frame's is looked for
@@ -64,10 +74,10 @@ class _Sensor:
     stream: Stream
     t_ns: deque[int] = field(default_factory=lambda: deque(maxlen=_KEPT))
     t_arrival_ns: deque[int] = field(default_factory=lambda: deque(maxlen=_KEPT))
-    content: deque[np.ndarray | None] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    content: deque[np.ndarray] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
-    def at(self, t_ns: int, t_ready_ns: int) -> tuple[np.ndarray | None, float]:
-        """Content and age [s] of the record that belongs to a frame; None and NaN for none."""
+    def at(self, t_ns: int, t_ready_ns: int, earlier: int = 0) -> list[tuple[np.ndarray, float]]:
+        """Content and age [s] of the record that belongs to a frame, and of so many before it; nothing for none."""
         times = np.array(self.t_ns, dtype=np.int64)
         order = np.argsort(times, kind="stable")
         arrived = np.array(self.t_arrival_ns, dtype=np.int64)[order]
@@ -76,9 +86,11 @@ class _Sensor:
             np.uint64(self.stream.before_ns), np.uint64(self.stream.after_ns),
         )  # fmt: skip
         if index[0] < 0:
-            return None, float("nan")
+            return []
         row = int(order[index[0]])
-        return self.content[row], (t_ns - self.t_ns[row]) * 1e-9
+        before = earlier_rows(times, np.array([row]), earlier, np.uint64(RADAR_LONGEST_NS))[0]
+        rows = [row, *before[before >= 0].tolist()]
+        return [(self.content[row], (t_ns - self.t_ns[row]) * 1e-9) for row in rows]
 
 
 class Assembler:
@@ -158,11 +170,14 @@ class Assembler:
         found = self._feed.push(in_order_of_arrival(self._records), np.array([t_cut_ns]))
         self._records.clear()
         features = {view: values[0] for view, values in found.items()}
-        at = {source: sensor.at(t_ns, t_ready_ns) for source, sensor in self._sensors.items()}
-        content = {source: at[source][0] if source in at else None for source in SENSORS}
-        age_s = np.array([at[source][1] if source in at else np.nan for source in SENSORS], dtype=np.float32)
+        at = {
+            source: sensor.at(t_ns, t_ready_ns, RADAR_SWEEPS - 1 if source == "radar" else 0)
+            for source, sensor in self._sensors.items()
+        }
+        newest = {source: at[source][0] if at.get(source) else (None, np.nan) for source in SENSORS}
+        age_s = np.array([newest[source][1] for source in SENSORS], dtype=np.float32)
         context = context_of(features)
-        radar = radar_input(content["radar"], float(age_s[2]), float(context[SPEED]), float(context[YAW_RATE]))
+        radar = radar_input(at.get("radar", []), float(context[SPEED]), float(context[YAW_RATE]))
         return Frame(
-            t_ns, t_cut_ns, camera_input(content["camera"]), lidar_input(content["lidar"]), radar, age_s, features
+            t_ns, t_cut_ns, camera_input(newest["camera"][0]), lidar_input(newest["lidar"][0]), radar, age_s, features
         )

@@ -8,7 +8,7 @@ vehicle call these functions; a sensor without a record is all zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numba import njit
@@ -28,7 +28,11 @@ _GROUND_M, _LAYERS_M, _CEILING_M = 0.25, (0.7, 1.3), 3.5
 # The radial velocity over ground that each channel of the radar's input stands for. Those of noise lie anywhere, most of them
 # further out than anybody walks or rides.
 RADAR_VELOCITIES_MPS = (-14.0, -6.0, -1.3, 0.0, 1.3, 6.0, 14.0)
-RADAR_SHAPE = (len(RADAR_VELOCITIES_MPS), 64, 48)  # power, over range and azimuth; column 0 is the leftmost beam
+# In one sweep an echo fades and noise is as strong as a walker; in the next, the echo is there and the noise is elsewhere.
+RADAR_SWEEPS = 4
+RADAR_LONGEST_NS = 1_300_000_000  # a sweep older than this before the frame's own is not looked at
+# Power over range and azimuth, by velocity: of the frame's sweep, and the mean of those before it. Column 0 is the leftmost beam.
+RADAR_SHAPE = (2 * len(RADAR_VELOCITIES_MPS), 64, 48)
 RADAR_REACH_M, RADAR_FIELD_DEG, RADAR_MOST_MPS = 48.0, 100.8, 16.0
 _RADAR_FLOOR, _RADAR_SCALE = 20.0, 100.0  # a sweep tells 20 + 24 ln(1 + power / noise)
 _VELOCITIES_MPS = np.array(RADAR_VELOCITIES_MPS)
@@ -111,22 +115,32 @@ def _fill_grid(points: np.ndarray, grid: np.ndarray) -> None:
                 grid[layer, row, column] = math.log(1.0 + grid[layer, row, column])
 
 
-def radar_input(pixels: np.ndarray | None, age_s: float, speed_mps: float, yaw_rate_radps: float) -> np.ndarray:
-    """float32 [7, 64, 48] of an image of echoes: channel 0 power, channel 1 radial velocity over ground, 127.5 + 127.5 v / 16,
-    away is positive [m/s]; without channel 1, all stand.
+def radar_input(
+    sweeps: Sequence[tuple[np.ndarray | None, float]], speed_mps: float, yaw_rate_radps: float
+) -> np.ndarray:
+    """float32 [14, 64, 48] of images of echoes and how old each is [s], the frame's own first, then those before it: channel 0
+    power, channel 1 radial velocity over ground, 127.5 + 127.5 v / 16, away is positive [m/s]; without channel 1, all stand.
 
     Power is shared between the two RADAR_VELOCITIES_MPS next to an echo's velocity, so that a walker's weak echo is not lost in
     what noise has. All is moved to where it is at the time of the frame: an echo has gone on along its beam, the vehicle has
-    driven on and turned since the sweep. Motion that is not known (NaN) moves nothing.
+    driven on and turned since the sweep. Motion that is not known (NaN) moves nothing. Without the frame's sweep, all is zero.
     """
     polar = np.zeros(RADAR_SHAPE, dtype=np.float32)
-    if pixels is not None and pixels.size:
+    now, before = np.split(polar, 2)
+    earlier = 0
+    for number, (pixels, age_s) in enumerate(sweeps):
+        if pixels is None or not pixels.size:
+            if number == 0:
+                break
+            continue
         moved_s = age_s if math.isfinite(age_s) else 0.0
         way_m = speed_mps * moved_s if math.isfinite(speed_mps) else 0.0
         turn_rad = yaw_rate_radps * moved_s if math.isfinite(yaw_rate_radps) else 0.0
-        echoes = np.zeros((*pixels.shape[:2], RADAR_SHAPE[0]), dtype=np.float32)
+        echoes = np.zeros((*pixels.shape[:2], len(RADAR_VELOCITIES_MPS)), dtype=np.float32)
         _by_velocity(pixels, moved_s, _VELOCITIES_MPS, echoes)
-        _bring_forward(echoes, way_m, turn_rad, polar)
+        _bring_forward(echoes, way_m, turn_rad, before if number else now)
+        earlier += number > 0
+    before /= max(earlier, 1)
     return polar
 
 
@@ -214,7 +228,7 @@ def normalised(
 ) -> dict[str, np.ndarray]:
     """float32 arrays of INPUTS, [n, ...] each, of n frames as the functions above and edge/assemble.py make them.
 
-    statistics: camera_mean, camera_std [3] (of pixels, 0 to 1), lidar_scale [5], radar_scale [7], context_mean, context_std
+    statistics: camera_mean, camera_std [3] (of pixels, 0 to 1), lidar_scale [5], radar_scale [14], context_mean, context_std
     [features]. What is unknown is as the mean; a sensor without a record is zero.
     """
     there = ~np.isnan(age_s)

@@ -340,9 +340,12 @@ def _noisy(found: Iterator[Frame], sensor: str) -> Iterator[Frame]:
         elif sensor == "lidar":
             content = content * (random.random(content.shape[1:]) >= 0.3).astype(np.float32)
         else:
-            velocity = random.integers(len(content), size=content.shape[1:])
-            echoes = random.exponential(0.05, velocity.shape) * (np.arange(len(content))[:, None, None] == velocity)
-            content = content + echoes.astype(np.float32)
+            parts = []
+            for sweeps in np.split(content, 2):  # of the frame's sweep, and of those before it
+                velocity = random.integers(len(sweeps), size=sweeps.shape[1:])
+                echoes = random.exponential(0.05, velocity.shape) * (np.arange(len(sweeps))[:, None, None] == velocity)
+                parts.append(sweeps + echoes.astype(np.float32))
+            content = np.concatenate(parts)
         yield replace(frame, **{sensor: content})
 
 

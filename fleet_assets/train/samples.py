@@ -6,6 +6,7 @@ vehicle had by then, at the commit of the manifest.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ from fleet_assets.train.recordings import SLICES
 from fleet_assets.train.truth import labelled_objects
 
 _COLUMNS = (
-    *SLICES, "labelled", "labels",
+    *SLICES, "labelled", "labels", "radar_earlier",
     *(f"{sensor}{part}" for sensor in SENSORS for part in ("_age_s", "_schema", "")),
 )  # fmt: skip
 
@@ -77,19 +78,16 @@ def _features(rows: pa.Table, commit_id: str) -> np.ndarray:
 
 def frames_of_rows(rows: pa.Table, context: np.ndarray) -> FrameSet:
     """rows: of curate.samples, in order. context: float32 [rows, features] of CONTEXT."""
-    count = rows.num_rows
-    content = {sensor: _decoded(rows, sensor) for sensor in SENSORS}
-    age_s = np.stack(
-        [pc.fill_null(rows[f"{sensor}_age_s"], float("nan")).to_numpy().astype(np.float32) for sensor in SENSORS],
-        axis=1,
-    )
-    for place, sensor in enumerate(SENSORS):  # a message that cannot be decoded is none, as in the vehicle
-        age_s[[found is None for found in content[sensor]], place] = np.nan
+    content = {
+        sensor: _decoded(sensor, rows[f"{sensor}_schema"].to_pylist(), rows[sensor].to_pylist()) for sensor in SENSORS
+    }
+    ages_s = {sensor: pc.fill_null(rows[f"{sensor}_age_s"], float("nan")).to_numpy() for sensor in SENSORS}
+    for sensor in SENSORS:  # a message that cannot be decoded is none, as in the vehicle
+        ages_s[sensor] = np.where([found is None for found in content[sensor]], np.nan, ages_s[sensor])
+    sweeps = zip(content["radar"], ages_s["radar"].tolist(), strict=True)
     radar = [
-        radar_input(
-            content["radar"][row], float(age_s[row, 2]), float(context[row, SPEED]), float(context[row, YAW_RATE])
-        )
-        for row in range(count)
+        radar_input([sweep, *earlier], float(context[row, SPEED]), float(context[row, YAW_RATE]))
+        for row, (sweep, earlier) in enumerate(zip(sweeps, _earlier_sweeps(rows), strict=True))
     ]
     drive_ids = rows["drive_id"].to_numpy(zero_copy_only=False)
     drives = sorted(set(drive_ids))
@@ -99,7 +97,7 @@ def frames_of_rows(rows: pa.Table, context: np.ndarray) -> FrameSet:
         lidar=np.stack([lidar_input(found) for found in content["lidar"]]),
         radar=np.stack(radar),
         context=context,
-        age_s=age_s,
+        age_s=np.stack([ages_s[sensor] for sensor in SENSORS], axis=1).astype(np.float32),
         t_ns=rows["t_ns"].to_numpy(),
         drive=np.searchsorted(drives, drive_ids).astype(np.int32),
         drives=tuple(drives),
@@ -110,9 +108,18 @@ def frames_of_rows(rows: pa.Table, context: np.ndarray) -> FrameSet:
     )
 
 
-def _decoded(rows: pa.Table, sensor: str) -> list[np.ndarray | None]:
-    schemas, messages = rows[f"{sensor}_schema"].to_pylist(), rows[sensor].to_pylist()
+def _decoded(sensor: str, schemas: list[str], messages: list[bytes | None]) -> list[np.ndarray | None]:
     return [
         None if message is None else decode(sensor, schema, message).content
         for schema, message in zip(schemas, messages, strict=True)
     ]
+
+
+def _earlier_sweeps(rows: pa.Table) -> list[list[tuple[np.ndarray | None, float]]]:
+    """Per row, what the radar said before, and how old that is [s]."""
+    found = []
+    for records in rows["radar_earlier"].to_pylist():
+        content = _decoded("radar", [one["schema_name"] for one in records], [one["message"] for one in records])
+        ages_s = [math.nan if one["age_s"] is None else one["age_s"] for one in records]
+        found.append(list(zip(content, ages_s, strict=True)))
+    return found

@@ -45,9 +45,16 @@ def test_models_take_what_the_simulated_vehicle_has() -> None:
     assert parameters()["radar"]["most_mps"] == inputs.RADAR_MOST_MPS
 
 
+def sweep(pixels: np.ndarray, age_s: float, speed_mps: float, yaw_rate_radps: float) -> np.ndarray:
+    """What a model is given of a first sweep."""
+    now, before = np.split(inputs.radar_input([(pixels, age_s)], speed_mps, yaw_rate_radps), 2)
+    assert not before.any()
+    return now
+
+
 def test_a_fresh_sweep_stays_as_it_is() -> None:
     pixels = echo(20, 10, velocity=255)
-    polar = inputs.radar_input(pixels, 0.0, 10.0, 0.3)
+    polar = sweep(pixels, 0.0, 10.0, 0.3)
     assert polar[-1].max() == pytest.approx(1.8, abs=1e-4)
     assert np.unravel_index(polar[-1].argmax(), (64, 48)) == np.unravel_index(pixels[..., 0].argmax(), (64, 48))
     assert np.count_nonzero(polar > 1e-3) == 1
@@ -57,13 +64,13 @@ def test_a_fresh_sweep_stays_as_it_is() -> None:
 def test_what_stands_is_brought_to_the_time_of_the_frame(speed_mps: float, yaw_rate: float, azimuth_deg: float) -> None:
     """An echo at a place of the town, seen a quarter of a second ago from where the vehicle was then."""
     age_s = 0.25
-    before_m, before_deg = strongest(inputs.radar_input(echo(20, azimuth_deg), 0.0, 0.0, 0.0))
+    before_m, before_deg = strongest(sweep(echo(20, azimuth_deg), 0.0, 0.0, 0.0))
     x = inputs.MOUNT_M + before_m * math.cos(math.radians(before_deg))
     y = before_m * math.sin(math.radians(before_deg))
     turn, way = yaw_rate * age_s, speed_mps * age_s
     dx, dy = x - way * math.cos(turn / 2), y - way * math.sin(turn / 2)
     now_x, now_y = math.cos(turn) * dx + math.sin(turn) * dy - inputs.MOUNT_M, math.cos(turn) * dy - math.sin(turn) * dx
-    range_m, azimuth = strongest(inputs.radar_input(echo(20, azimuth_deg), age_s, speed_mps, yaw_rate))
+    range_m, azimuth = strongest(sweep(echo(20, azimuth_deg), age_s, speed_mps, yaw_rate))
     assert range_m == pytest.approx(math.hypot(now_x, now_y), abs=0.15)
     assert azimuth == pytest.approx(math.degrees(math.atan2(now_y, now_x)), abs=0.5)
 
@@ -71,7 +78,7 @@ def test_what_stands_is_brought_to_the_time_of_the_frame(speed_mps: float, yaw_r
 @pytest.mark.parametrize("velocity", [0, 60, 110, 120, 127, 128, 137, 150, 180, 255])
 def test_power_is_shared_between_the_velocities_next_to_an_echos(velocity: int) -> None:
     velocity_mps = (velocity / 127.5 - 1) * 16
-    polar = inputs.radar_input(echo(20, 10, velocity=velocity), 0.0, 0.0, 0.0)
+    polar = sweep(echo(20, 10, velocity=velocity), 0.0, 0.0, 0.0)
     knots = inputs.RADAR_VELOCITIES_MPS
     expected = [1.8 * np.interp(velocity_mps, knots, one) for one in np.eye(len(knots))]
     assert polar.sum(axis=(1, 2)) == pytest.approx(expected, abs=1e-3)
@@ -79,22 +86,33 @@ def test_power_is_shared_between_the_velocities_next_to_an_echos(velocity: int) 
 
 @pytest.mark.parametrize("velocity", [40, 100, 127, 200])
 def test_what_moves_has_gone_on_along_its_beam(velocity: int) -> None:
-    before_m, before_deg = strongest(inputs.radar_input(echo(20, 10, velocity=velocity), 0.0, 0.0, 0.0))
-    range_m, azimuth = strongest(inputs.radar_input(echo(20, 10, velocity=velocity), 0.25, 0.0, 0.0))
+    before_m, before_deg = strongest(sweep(echo(20, 10, velocity=velocity), 0.0, 0.0, 0.0))
+    range_m, azimuth = strongest(sweep(echo(20, 10, velocity=velocity), 0.25, 0.0, 0.0))
     assert range_m - before_m == pytest.approx(0.25 * (velocity / 127.5 - 1) * 16, abs=0.01)
     assert azimuth == pytest.approx(before_deg, abs=0.01)
 
 
 def test_without_velocities_all_stand() -> None:
-    polar = inputs.radar_input(echo(20, 10)[..., :1], 0.25, 0.0, 0.0)
+    polar = sweep(echo(20, 10)[..., :1], 0.25, 0.0, 0.0)
     assert polar.any(axis=(1, 2)).tolist() == [velocity == 0 for velocity in inputs.RADAR_VELOCITIES_MPS]
+
+
+def test_earlier_sweeps_are_averaged_where_all_is_now() -> None:
+    """An echo that fades in some of them is there in the mean, and one that moves is in one place."""
+    sweeps = [(echo(20 + 2 * number, 10, velocity=107), 0.25 * number) for number in range(4)]
+    found = inputs.radar_input(sweeps, 0.0, 0.0)
+    alone = [sweep(pixels, age_s, 0.0, 0.0) for pixels, age_s in sweeps]
+    assert np.array_equal(found[:7], alone[0])
+    assert found[7:] == pytest.approx(np.mean(alone[1:], axis=0), abs=1e-6)
+    faded: list[tuple[np.ndarray | None, float]] = [sweeps[0], (None, 0.25), sweeps[2]]
+    assert np.array_equal(inputs.radar_input(faded, 0.0, 0.0)[7:], alone[2])
 
 
 def test_motion_that_is_not_known_moves_nothing() -> None:
     still = echo(20, 5)[..., :1]
-    fresh = inputs.radar_input(still, 0.0, 5.0, 0.1)
-    assert np.array_equal(fresh, inputs.radar_input(still, 0.25, math.nan, math.nan))
-    assert np.array_equal(fresh, inputs.radar_input(still, math.nan, 5.0, 0.1))
+    fresh = sweep(still, 0.0, 5.0, 0.1)
+    assert np.array_equal(fresh, sweep(still, 0.25, math.nan, math.nan))
+    assert np.array_equal(fresh, sweep(still, math.nan, 5.0, 0.1))
 
 
 def test_points_fall_into_their_cells() -> None:
@@ -120,5 +138,7 @@ def test_larger_and_grey_pictures_are_taken_too() -> None:
 def test_a_sensor_without_a_record_is_zero() -> None:
     assert not inputs.camera_input(None).any()
     assert not inputs.lidar_input(None).any()
-    assert not inputs.radar_input(None, math.nan, 1.0, 0.0).any()
-    assert not inputs.radar_input(np.zeros((0, 48, 3), dtype=np.uint8), 0.1, 1.0, 0.0).any()
+    nothing: list[np.ndarray | None] = [None, np.zeros((0, 48, 3), dtype=np.uint8)]
+    for pixels in nothing:
+        assert not inputs.radar_input([(pixels, 0.1), (echo(20, 10), 0.3)], 1.0, 0.0).any()
+    assert not inputs.radar_input([], 1.0, 0.0).any()

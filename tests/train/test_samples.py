@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from fleet_assets.contracts.loader import load_tables
+from fleet_assets.edge.inputs import RADAR_SWEEPS
 from fleet_assets.edge.messages import stamp_of
 from fleet_assets.edge.recording import Recording
 from fleet_assets.edge.rig import SENSORS
@@ -36,7 +37,7 @@ def _rows(path: Path, frames: FrameSet) -> pa.Table:
         here = frames.truth.of_frames(number, number + 1)
         row = {
             "drive_id": "car7--20260304T120000Z", "day": None, "frame": number, "t_ns": t_ns, "light": "day", "weather": None,
-            "region": "munich", "labelled": True, "other_sensors": [],
+            "region": "munich", "labelled": True, "other_sensors": [], "radar_earlier": [],
             "labels": [
                 {"class_name": ("vehicle", "pedestrian", "cyclist")[kind], "x_m": float(x), "y_m": float(y), "moving":
                 bool(moving),
@@ -50,10 +51,17 @@ def _rows(path: Path, frames: FrameSet) -> pa.Table:
             if not np.isnan(age_s):
                 (stamp,) = [at for source, at in content if source == sensor and abs(t_ns - at - age_s * 1e9) < 1e5]
                 row |= {
-                    f"{sensor}_age_s": age_s,
+                    f"{sensor}_age_s": (t_ns - stamp) * 1e-9,
                     f"{sensor}_schema": content[sensor, stamp][0],
                     sensor: content[sensor, stamp][1],
                 }
+                if sensor == "radar":
+                    before = sorted((at for source, at in content if source == sensor and at < stamp), reverse=True)
+                    row["radar_earlier"] = [
+                        {"age_s": (t_ns - at) * 1e-9, "schema_name": kind, "message": message}
+                        for at in before[: RADAR_SWEEPS - 1]
+                        for kind, message in [content[sensor, at]]
+                    ]
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=load_tables()["curate.samples"].arrow_schema)
 
