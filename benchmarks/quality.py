@@ -35,7 +35,7 @@ from fleet_assets.train.tracking import code_commit
 
 FUSION, ALONE = ("attention", "temporal"), ("camera", "lidar", "radar")
 FORMS = (*FUSION, *ALONE)
-STEPS, SECONDS, EVERY_S = 1500, 18.0, 0.65
+STEPS, SECONDS, EVERY_S = 3000, 18.0, 0.65
 PRECISION = dict.fromkeys(CLASSES, 0.6)
 SPLITS = {"train": (108, 101), "validation": (36, 202), "test": (96, 303)}  # drives, seed of the fleet
 SLICES = (("all", ""), ("light", "day"), ("light", "night"), ("weather", "rain"), ("weather", "fog"))
