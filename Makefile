@@ -22,7 +22,7 @@ up: setup  ## Start lakeFS, Spark, and Dagster's webserver and daemon
 down: .venv/.package  ## Stop them
 	@$(BIN)/fleet down
 
-# Three lanes side by side, for tests with servers wait half of the time; each that has some has an installation of its own.
+# Three lanes side by side, for tests with servers wait much of the time; each that has some has an installation of its own.
 WHOLE := tests/e2e tests/services tests/ui
 test: test-system setup lint  ## The whole proof, on the real servers
 	@logs=.pytest_cache/lanes; mkdir -p $$logs; lane() { $(BIN)/pytest -p no:cacheprovider "$${@:2}" > $$logs/$$1.log 2>&1; }; \

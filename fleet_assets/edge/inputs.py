@@ -28,7 +28,7 @@ _GROUND_M, _LAYERS_M, _CEILING_M = 0.25, (0.7, 1.3), 3.5
 # The radial velocity over ground that each channel of the radar's input stands for. Those of noise lie anywhere, most of them
 # further out than anybody walks or rides.
 RADAR_VELOCITIES_MPS = (-14.0, -6.0, -1.3, 0.0, 1.3, 6.0, 14.0)
-# In one sweep an echo fades and noise is as strong as a walker; in the next, the echo is there and the noise is elsewhere.
+# In one sweep a walker's echo fades and a ghost is as strong; in the next, the echo is there and the ghost is elsewhere.
 RADAR_SWEEPS = 4
 RADAR_LONGEST_NS = 1_300_000_000  # a sweep older than this before the frame's own is not looked at
 # Power over range and azimuth, by velocity: of the frame's sweep, and the mean of those before it. Column 0 is the leftmost beam.
