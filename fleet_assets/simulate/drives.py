@@ -34,6 +34,7 @@ __all__ = ["FAULTS", "Truth", "write_drive"]
 
 Progress = Callable[[int, int], None]  # messages written, messages in all
 _AHEAD = 256  # messages that are being made while others are written
+_FRAME_SWEEPS = 4  # of the radar, that one frame is made of: its own, and those before it
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def write_drive(
     start: with time zone; the light follows from it if it is not given, region and weather from the seed. faults: names of
     FAULTS, alone or together, each `name` or `name:target`. unique_s: makes images, points and labels of so many seconds only
     and repeats them with new stamps, for large recordings in little time; motion, positions and stamps go on. payload_every_s:
-    makes images, points, sweeps and labels only so often, as one frame needs them, for many drives in little time. threads: the
-    machine's cores if not given. Raises FleetError for a name that is not known.
+    makes images, points, sweeps and labels only so often, and as many as one frame needs, for many drives in little time.
+    threads: the machine's cores if not given. Raises FleetError for a name that is not known.
     """
     t_start_ns = int(start.timestamp()) * 1_000_000_000
     conditions = draw(generator(seed, "conditions"), start, region, light, weather)
@@ -109,7 +110,8 @@ def write_drive(
         if payload_every_s is not None:
             sweep = next(stream for stream in streams if stream.name == "lidar")
             for schedule in filter(messages.payload, schedules.values()):
-                schedule.thin(payload_every_s, sweep.offset_s + sweep.after_s)
+                last = _FRAME_SWEEPS if schedule.stream.name == "radar_polar" else 1
+                schedule.thin(payload_every_s, sweep.offset_s + sweep.after_s, last)
         shown = datetime.fromtimestamp(int(clocks["logger"].shows(np.array([t_start_ns]))[0]) / 1e9, UTC)
         with McapFile(path, _context(vehicle, shown, setup, conditions, seed)) as target:
             _write(

@@ -45,12 +45,12 @@ class Schedule:
         )
         self.broken = {name: mask[index] for name, mask in self.broken.items()}
 
-    def thin(self, every_s: float, by_s: float) -> None:
-        """Keeps, for each multiple of every_s, the last measurement whose stamp is at most by_s later."""
+    def thin(self, every_s: float, by_s: float, last: int) -> None:
+        """Keeps, for each multiple of every_s, the last measurements, so many, whose stamps are at most by_s later."""
         tick, stream = self.number // self.stream.messages, self.stream
         times_s = np.arange(0.0, (tick.max(initial=0) + 1) / stream.rate_hz + every_s, every_s)
         kept = np.floor((times_s + by_s - stream.offset_s - stream.after_s) * stream.rate_hz + 1e-6)
-        self.take(np.flatnonzero(np.isin(tick, kept.astype(np.int64))))
+        self.take(np.flatnonzero(np.isin(tick, kept.astype(np.int64)[:, np.newaxis] - np.arange(last))))
 
     def broken_at(self, at: int) -> str:
         """Name of the fault that changes a message; empty for none."""
