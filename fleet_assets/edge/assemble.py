@@ -32,6 +32,8 @@ from fleet_assets.kernels.earlier import earlier_rows
 from fleet_assets.kernels.features.records import NO_TIME
 
 _KEPT = 16  # records of a sensor among which a frame's is looked for
+_MOST_WAITING = 4096  # records that wait for a frame, which may never come
+_SET_BACK_NS = 1_000_000_000  # without a frame, while the key sensor speaks: its clock was set
 _VIEWS = tuple(dict.fromkeys(name.partition(":")[0] for name in CONTEXT))
 
 
@@ -74,10 +76,11 @@ class _Sensor:
     stream: Stream
     t_ns: deque[int] = field(default_factory=lambda: deque(maxlen=_KEPT))
     t_arrival_ns: deque[int] = field(default_factory=lambda: deque(maxlen=_KEPT))
-    content: deque[np.ndarray] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    content: deque[np.ndarray | None] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
-    def at(self, t_ns: int, t_ready_ns: int, earlier: int = 0) -> list[tuple[np.ndarray, float]]:
-        """Content and age [s] of the record that belongs to a frame, and of so many before it; nothing for none."""
+    def at(self, t_ns: int, t_ready_ns: int, earlier: int = 0) -> list[tuple[np.ndarray | None, float]]:
+        """Content and age [s] of the record that belongs to a frame, and of so many before it; nothing for none. Which they are
+        follows from stamps and arrival alone: the lake knows no more of a record that cannot be decoded."""
         times = np.array(self.t_ns, dtype=np.int64)
         order = np.argsort(times, kind="stable")
         arrived = np.array(self.t_arrival_ns, dtype=np.int64)[order]
@@ -114,13 +117,15 @@ class Assembler:
         self._count: dict[str, int] = {}
         self._records: list[np.ndarray] = []
         self._waiting: deque[tuple[int, int]] = deque()
-        self._now_ns, self._last_ns = NO_TIME, NO_TIME
-        self.left_out = 0  # key records that were not later than the last frame, or had no stamp
+        self._now_ns, self._last_ns, self._last_arrival_ns = NO_TIME, NO_TIME, NO_TIME
+        self.left_out = 0  # key records that came out of order, or had no stamp
 
     def push(self, topic: str, schema_name: str, message: bytes, t_host_ns: int) -> list[Frame]:
         """Takes a message in; gives the frames that were due before it. A clock that is set back stands still."""
         self._now_ns = max(self._now_ns, t_host_ns)
         due = self._due(self._now_ns)
+        if len(self._records) >= _MOST_WAITING:  # all of them arrived before any frame that waits is cut
+            self._observe(np.zeros(0, dtype=np.int64))
         for stream in self._of_topic.get(topic, ()):
             self._take(stream, schema_name, message)
         return due
@@ -148,16 +153,22 @@ class Assembler:
         )  # fmt: skip
         if sensor is None:
             return
-        if stamp_ns is not None and decoded.content is not None:
+        if stamp_ns is not None:
             sensor.t_ns.append(stamp_ns + stream.ahead_ns)
             sensor.t_arrival_ns.append(self._now_ns)
             sensor.content.append(decoded.content)
         if stream.source == self.key:
-            if stamp_ns is None or stamp_ns + stream.ahead_ns <= self._last_ns:
-                self.left_out += 1
-            else:
-                self._last_ns = stamp_ns + stream.ahead_ns
-                self._waiting.append((self._last_ns, self._now_ns))
+            self._set_frame(None if stamp_ns is None else stamp_ns + stream.ahead_ns)
+
+    def _set_frame(self, t_ns: int | None) -> None:
+        """By a key record. One that is not later than the last comes out of order; where that goes on for a while, the sensor's
+        clock was set back, or one stamp was far ahead, and frames go on from here."""
+        set_back = t_ns is not None and t_ns < self._last_ns and self._now_ns - self._last_arrival_ns > _SET_BACK_NS
+        if t_ns is None or not (t_ns > self._last_ns or set_back):
+            self.left_out += 1
+            return
+        self._last_ns, self._last_arrival_ns = t_ns, self._now_ns
+        self._waiting.append((t_ns, self._now_ns))
 
     def _due(self, now_ns: int) -> list[Frame]:
         frames = []
@@ -165,16 +176,20 @@ class Assembler:
             frames.append(self._frame(*self._waiting.popleft()))
         return frames
 
+    def _observe(self, cut_ns: np.ndarray) -> dict[str, np.ndarray]:
+        found = self._feed.push(in_order_of_arrival(self._records), cut_ns)
+        self._records.clear()
+        return found
+
     def _frame(self, t_ns: int, t_ready_ns: int) -> Frame:
         t_cut_ns = t_ready_ns + self._wait_ns
-        found = self._feed.push(in_order_of_arrival(self._records), np.array([t_cut_ns]))
-        self._records.clear()
-        features = {view: values[0] for view, values in found.items()}
+        features = {view: values[0] for view, values in self._observe(np.array([t_cut_ns])).items()}
         at = {
             source: sensor.at(t_ns, t_ready_ns, RADAR_SWEEPS - 1 if source == "radar" else 0)
             for source, sensor in self._sensors.items()
         }
-        newest = {source: at[source][0] if at.get(source) else (None, np.nan) for source in SENSORS}
+        own = {source: found[0] for source, found in at.items() if found and found[0][0] is not None}
+        newest = {source: own.get(source, (None, np.nan)) for source in SENSORS}
         age_s = np.array([newest[source][1] for source in SENSORS], dtype=np.float32)
         context = context_of(features)
         radar = radar_input(at.get("radar", []), float(context[SPEED]), float(context[YAW_RATE]))

@@ -119,7 +119,7 @@ def radar_input(
     sweeps: Sequence[tuple[np.ndarray | None, float]], speed_mps: float, yaw_rate_radps: float
 ) -> np.ndarray:
     """float32 [14, 64, 48] of images of echoes and how old each is [s], the frame's own first, then those before it: channel 0
-    power, channel 1 radial velocity over ground, 127.5 + 127.5 v / 16, away is positive [m/s]; without channel 1, all stand.
+    power, channel 1 radial velocity over ground, 127.5 + 127.5 v / 16, away is positive [m/s].
 
     Power is shared between the two RADAR_VELOCITIES_MPS next to an echo's velocity, so that a walker's weak echo is not lost in
     what noise has. All is moved to where it is at the time of the frame: an echo has gone on along its beam, the vehicle has
@@ -148,11 +148,10 @@ def radar_input(
 def _by_velocity(pixels: np.ndarray, moved_s: float, velocities_mps: np.ndarray, echoes: np.ndarray) -> None:
     """Fills echoes [bins, beams, velocities], each between the two bins that it has come to."""
     bins, beams, last = echoes.shape[0], echoes.shape[1], velocities_mps.size - 1
-    has_velocity = pixels.shape[2] > 1
     for bin_at in range(bins):
         for beam in range(beams):
             power = max(pixels[bin_at, beam, 0] - _RADAR_FLOOR, 0.0) / _RADAR_SCALE
-            velocity_mps = (pixels[bin_at, beam, 1] / 127.5 - 1.0) * RADAR_MOST_MPS if has_velocity else 0.0
+            velocity_mps = (pixels[bin_at, beam, 1] / 127.5 - 1.0) * RADAR_MOST_MPS
             above = 1
             while above < last and velocity_mps > velocities_mps[above]:
                 above += 1

@@ -2,7 +2,7 @@
 
 In: the bytes of a ROS 2 message (CDR) and its type. Out: pixels or points, and values as kernels/features/records.py says, NaN
 where the message holds nothing that is known here. A message that is cut off, or lies about its size, gives NaN too, and neither
-pixels nor points: it costs the vehicle nothing else.
+pixels nor points, as one of another kind than its sensor's: it costs the vehicle nothing else.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class NotKnown(ValueError):
 @dataclass(frozen=True)
 class Decoded:
     """values: float64 [VALUES]. content: pixels, uint8 [height, width, channels], or points, float64 [n, 4] (x, y, z [m],
-    intensity, 0 without one); None where there is nothing that is known here."""
+    intensity, 0 without one); None where there is nothing that is known here, or of another sensor."""
 
     values: np.ndarray
     content: np.ndarray | None
@@ -55,7 +55,15 @@ def decode(source: str, schema_name: str, message: bytes) -> Decoded:
         return Decoded(values, None)
     values[0] = checksum(np.frombuffer(data, dtype=np.uint8))
     values[1 : 1 + len(summary)] = summary
-    return Decoded(values, content)
+    return Decoded(values, content if content is not None and _is_of(source, content) else None)
+
+
+def _is_of(source: str, content: np.ndarray) -> bool:
+    """Whether content is what a sensor's inputs are made of: points of a LiDAR, pixels of the others. A radar's picture without
+    velocities is no sweep: it may be a map of the town, and whoever stands there would not be told from who walks."""
+    if source == "lidar":
+        return content.ndim == 2
+    return content.ndim == 3 and (source != "radar" or content.shape[2] > 1)
 
 
 def signal_values(schema_name: str, message: bytes, signal: str | None = None) -> np.ndarray | None:

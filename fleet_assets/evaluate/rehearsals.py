@@ -297,11 +297,13 @@ def _shifted(messages: Iterator[Message], shifted_topic: str, shift_ns: int) -> 
 
 
 def _at(found: Iterator[Frame], t_ns: np.ndarray) -> list[Frame | None]:
-    """For each time the nearest frame, None where there is none near. t_ns: ascending."""
+    """For each time the nearest frame, None where there is none near. t_ns: as the vehicle's clock had it, which may have been
+    set back."""
     chosen: list[Frame | None] = [None] * t_ns.size
+    order = np.argsort(t_ns, kind="stable")
     for frame in found:
-        low, high = np.searchsorted(t_ns, [frame.t_ns - _SAME_NS, frame.t_ns + _SAME_NS], side="left")
-        for index in range(low, high):
+        low, high = np.searchsorted(t_ns, [frame.t_ns - _SAME_NS, frame.t_ns + _SAME_NS], side="left", sorter=order)
+        for index in order[low:high].tolist():
             before = chosen[index]
             if before is None or abs(frame.t_ns - int(t_ns[index])) < abs(before.t_ns - int(t_ns[index])):
                 chosen[index] = frame

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from fleet_assets.curate.labels import GAP_NS
 from fleet_assets.edge.assemble import Assembler, Frame
 from fleet_assets.edge.objects import Objects
 from fleet_assets.edge.recording import Recording
@@ -26,7 +27,6 @@ from fleet_assets.train.truth import labelled_objects
 SLICES = ("light", "weather", "region")
 WARM_UP_S = 2.0  # what features need to know of the past
 _LABEL_NS = np.uint64(50_000_000)  # a label belongs to a frame no further away than this
-_LABEL_GAP_NS = np.uint64(500_000_000)  # over a longer silence of the labels, nobody looked
 
 
 def frames_of_recordings(paths: Sequence[Path], *, every_s: float = 0.0, rig: Rig | None = None) -> FrameSet:
@@ -57,7 +57,7 @@ def _frames_of(path: Path, every_s: float, rig: Rig) -> FrameSet:
     for frame in frames(recording, rig):
         first_ns = frame.t_ns if first_ns is None else first_ns
         late = frame.t_ns - first_ns >= WARM_UP_S * 1e9
-        if late and (not kept or frame.t_ns - kept[-1].t_ns >= every_s * 1e9 - 1e6):
+        if late and (not kept or frame.t_ns - kept[-1].t_ns >= max(every_s * 1e9 - 1e6, 1)):
             kept.append(frame)
     if not kept:
         raise FleetError(f"{path} is too short for a frame", remedy=f"A drive needs more than {WARM_UP_S:.0f} s.")
@@ -102,7 +102,7 @@ def truth_at(labels: pa.Table, t_ns: np.ndarray) -> tuple[np.ndarray, Objects]:
     stamps = labels["t_device_ns"].to_numpy()
     times = np.unique(stamps)
     index, _ = nearest(t_ns, times, _LABEL_NS, _LABEL_NS)
-    _, _, between = bracket(t_ns, times, _LABEL_GAP_NS)
+    _, _, between = bracket(t_ns, times, np.uint64(GAP_NS))
     labelled = (index >= 0) | (between == OK)
     frame, rows = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.int64)]
     for number in np.flatnonzero(index >= 0).tolist():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from features.drives import generated, made, synchronised
 
 from fleet_assets.edge.assemble import Assembler, Frame
 from fleet_assets.edge.feed import LIVE
-from fleet_assets.edge.recording import LiveStream, Recording
+from fleet_assets.edge.messages import stamp_of
+from fleet_assets.edge.recording import Arrived, LiveStream, Recording
 from fleet_assets.edge.rig import SENSORS, Rig
 from fleet_assets.errors import FleetError
 from fleet_assets.formats.mcap_summary import MAGIC
@@ -89,6 +92,77 @@ def test_a_damaged_recording_gives_what_is_whole(
         drive_on()
     assert 0 < len(given) < len(found)
     assert all(np.array_equal(a.lidar, b.lidar) for a, b in zip(given, found, strict=False))
+
+
+def _driven(messages: Iterable[Arrived], topics: list[str]) -> tuple[Assembler, list[Frame]]:
+    assembler = Assembler(vehicle_rig(), topics)
+    given = [frame for message in messages for frame in assembler.push(*message)]
+    return assembler, given + assembler.flush()
+
+
+def _stamped(message: bytes, shift_ns: int) -> bytes:
+    stamp_ns = stamp_of(message)
+    assert stamp_ns is not None
+    return message[:4] + struct.pack("<iI", *divmod(stamp_ns + shift_ns, 1_000_000_000)) + message[12:]
+
+
+def test_messages_of_another_sensor_cost_nothing_else(drive: tuple[Path, list[Frame], dict[str, pa.Table]]) -> None:
+    """All three sensors' topics carry what another one says: its records are known by their stamps, and hold nothing."""
+    recording, found, _ = drive
+    opened = Recording.open(recording)
+    says = {"/lidar": "/camera/front", "/camera/front": "/lidar", "/radar/polar": "/lidar"}
+    last = {topic: (kind, data) for topic, kind, data, _ in opened.messages() if topic in says}
+    swapped = [
+        (
+            topic,
+            last[says[topic]][0],
+            _stamped(last[says[topic]][1], stamp_of(data) - stamp_of(last[says[topic]][1])),
+            t_ns,
+        )
+        if topic in says
+        else (topic, kind, data, t_ns)
+        for topic, kind, data, t_ns in opened.messages()
+    ]
+    _, given = _driven(swapped, opened.topics)
+    assert [frame.t_ns for frame in given] == [frame.t_ns for frame in found]
+    assert all(np.isnan(frame.age_s).all() for frame in given)
+    assert not any(values.any() for frame in given for values in (frame.camera, frame.lidar, frame.radar))
+
+
+@pytest.mark.parametrize("shift_ns", [3_600_000_000_000, -5_000_000_000], ids=["one stamp far ahead", "clock set back"])
+def test_frames_go_on_when_the_key_sensors_clock_was_set(
+    drive: tuple[Path, list[Frame], dict[str, pa.Table]], shift_ns: int
+) -> None:
+    recording, found, _ = drive
+    opened = Recording.open(recording)
+    messages = list(opened.messages())
+    clouds = [at for at, (topic, *_) in enumerate(messages) if topic == "/lidar"]
+    wrong = clouds[20:21] if shift_ns > 0 else clouds[20:]
+    for at in wrong:
+        topic, kind, data, t_ns = messages[at]
+        messages[at] = topic, kind, _stamped(data, shift_ns), t_ns
+    assembler, given = _driven(messages, opened.topics)
+    assert 5 <= assembler.left_out <= 12  # of a second, in which nobody can tell
+    assert len(given) == len(clouds) - assembler.left_out
+    after, before = given[21:], found[-len(given[21:]) :]
+    assert [frame.t_ns for frame in after] == [frame.t_ns + min(shift_ns, 0) for frame in before]
+    assert all(np.array_equal(one.lidar, other.lidar) for one, other in zip(after, before, strict=True))
+
+
+def test_memory_does_not_grow_while_no_frame_is_due(
+    drive: tuple[Path, list[Frame], dict[str, pa.Table]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it changes nothing when what waits is taken in early."""
+    recording, found, _ = drive
+    opened = Recording.open(recording)
+    silent = [message for message in opened.messages() if message[0] != "/lidar"]
+    assembler, given = _driven(silent * 12, opened.topics)
+    assert not given
+    assert len(silent) * 12 > 4096 >= len(assembler._records)
+    monkeypatch.setattr("fleet_assets.edge.assemble._MOST_WAITING", 7)
+    _, given = _driven(opened.messages(), opened.topics)
+    for one, other in zip(given, found, strict=True):
+        assert all(np.array_equal(one.features[view], other.features[view], equal_nan=True) for view in other.features)
 
 
 def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:

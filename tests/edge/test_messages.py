@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import image as pictures
 
-from fleet_assets.edge.messages import values_of
+from fleet_assets.edge.messages import decode, values_of
 from fleet_assets.formats import ros2
 from fleet_assets.kernels.features.payload import cloud_summary, image_summary, radar_summary
 
@@ -92,6 +92,20 @@ def test_radar_images() -> None:
     assert (returns, alone) == (5.0, 0.2)
     assert intensity == pytest.approx((4 * 255 + 128) / 5 / 255)
     assert values_of("radar", IMAGE, raw_image(pixels, "mono8"))[1] == 5.0
+
+
+def test_what_is_of_another_sensor_is_no_content_of_its_own() -> None:
+    """A radar's picture without velocities is no sweep either: a map of the town may look like it."""
+    messages = {
+        "points": (CLOUD, cloud()[0]),
+        "rgb": (IMAGE, raw_image(picture())),
+        "grey": (IMAGE, raw_image(picture()[..., :1], "mono8")),
+    }
+    taken = {
+        source: [name for name, message in messages.items() if decode(source, *message).content is not None]
+        for source in ("camera", "lidar", "radar")
+    }
+    assert taken == {"camera": ["rgb", "grey"], "lidar": ["points"], "radar": ["rgb"]}
 
 
 def test_the_same_content_has_the_same_checksum() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pyarrow as pa
 import pytest
 
 from fleet_assets.contracts.loader import load_tables
+from fleet_assets.edge.assemble import Assembler
 from fleet_assets.edge.inputs import RADAR_SWEEPS
 from fleet_assets.edge.messages import stamp_of
-from fleet_assets.edge.recording import Recording
-from fleet_assets.edge.rig import SENSORS
+from fleet_assets.edge.recording import Arrived, Recording
+from fleet_assets.edge.rig import SENSORS, Stream
 from fleet_assets.train.frames import FrameSet
 from fleet_assets.train.recordings import frames_of_recordings
 from fleet_assets.train.rig import vehicle_rig
@@ -21,15 +23,16 @@ from fleet_assets.train.samples import frames_of_rows
 pytestmark = pytest.mark.slow
 
 
-def _rows(path: Path, frames: FrameSet) -> pa.Table:
-    """Rows of curate.samples as curation would have written them of this recording."""
-    opened = Recording.open(path)
-    chosen = {
-        topic: stream for topic, stream in vehicle_rig().chosen(opened.topics).values() if stream.source in SENSORS
-    }
+def _sensors(topics: list[str]) -> dict[str, Stream]:
+    return {topic: stream for topic, stream in vehicle_rig().chosen(topics).values() if stream.source in SENSORS}
+
+
+def _rows(messages: list[Arrived], frames: FrameSet) -> pa.Table:
+    """Rows of curate.samples as curation would have written them of these messages."""
+    chosen = _sensors([topic for topic, *_ in messages])
     content = {
         (chosen[topic].source, (stamp_of(data) or 0) + chosen[topic].ahead_ns): (schema_name, data)
-        for topic, schema_name, data, _ in opened.messages()
+        for topic, schema_name, data, _ in messages
         if topic in chosen
     }
     rows = []
@@ -68,7 +71,7 @@ def _rows(path: Path, frames: FrameSet) -> pa.Table:
 
 def test_samples_are_the_frames_of_the_vehicle(recordings: list[Path]) -> None:
     frames = frames_of_recordings([recordings[0]], every_s=0.5)
-    found = frames_of_rows(_rows(recordings[0], frames), frames.context)
+    found = frames_of_rows(_rows(list(Recording.open(recordings[0]).messages()), frames), frames.context)
     for name in ("camera", "lidar", "radar", "age_s"):
         assert np.array_equal(getattr(found, name), getattr(frames, name), equal_nan=name == "age_s"), name
     assert found.drives == ("car7--20260304T120000Z",)
@@ -78,12 +81,20 @@ def test_samples_are_the_frames_of_the_vehicle(recordings: list[Path]) -> None:
     assert np.array_equal(found.truth.moving, frames.truth.moving)
 
 
-def test_a_message_that_cannot_be_decoded_is_none(recordings: list[Path]) -> None:
-    frames = frames_of_recordings([recordings[0]], every_s=1.0)
-    rows = _rows(recordings[0], frames)
-    at = rows.column_names.index("lidar")
-    broken = rows.set_column(at, rows.schema.field("lidar"), pa.array([b"\0\1\0\0"] * rows.num_rows, pa.binary()))
-    found = frames_of_rows(broken, frames.context)
-    assert np.isnan(found.age_s[:, 1]).all()
-    assert not found.lidar.any()
-    assert np.array_equal(found.camera, frames.camera)
+def test_a_message_that_cannot_be_decoded_is_none_in_lake_and_vehicle(recordings: list[Path]) -> None:
+    """Which records belong to a frame follows from their stamps, so neither takes another one in its place."""
+    whole, opened = frames_of_recordings([recordings[0]]), Recording.open(recordings[0])
+    broken, number, sensors = list[Arrived](), Counter[str](), _sensors(opened.topics)
+    for topic, kind, data, t_ns in opened.messages():
+        number[topic] += topic in sensors
+        broken.append((topic, kind, data[:12] if number[topic] % 5 == 4 else data, t_ns))  # its stamp is left
+    assembler = Assembler(vehicle_rig(), opened.topics)
+    driven = [frame for message in broken for frame in assembler.push(*message)] + assembler.flush()
+    vehicle = {frame.t_ns: frame for frame in driven}
+    found = frames_of_rows(_rows(broken, whole), whole.context)
+    lost = np.isnan(found.age_s) & ~np.isnan(whole.age_s)
+    assert lost.any(axis=0).all()
+    assert (found.radar != whole.radar).any(axis=(1, 2, 3))[~lost[:, 2]].any(), "an earlier sweep is lost, too"
+    for row, t_ns in enumerate(whole.t_ns.tolist()):
+        for name in ("camera", "lidar", "radar", "age_s"):
+            np.testing.assert_array_equal(getattr(found, name)[row], getattr(vehicle[t_ns], name), name)
