@@ -21,7 +21,7 @@ from fleet_assets.lake.payload import stream_payload
 from fleet_assets.lake.tables import Snapshot
 from fleet_assets.lake.versions import DriveVersion, version_of
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 HITS = "curate.scenario_hits"
 OUTPUTS = (SURROUNDINGS, HITS)
 _NEEDED = "features.ego_motion"

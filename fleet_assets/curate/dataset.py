@@ -234,11 +234,11 @@ def _chosen(drives: Sequence[SelectedDrive], split_of: Mapping[str, str], recipe
     clips = [(one, clip) for one in drives for clip in one.clips]
     split = [split_of[one.drive] for one, _ in clips]
     hashes = np.array([clip.image_hash for _, clip in clips], dtype=np.int64)
-    dropped: dict[int, str] = {}
-    for pair in near_duplicates(hashes, split, recipe.near_duplicate_bits):
-        row = min(pair, key=lambda row: SPLITS.index(split[row]))  # what judges stays
-        other = pair[1] if row == pair[0] else pair[0]
-        dropped[row] = f"near-duplicate of a clip of {split[other]}"
+    rank = np.array([SPLITS.index(name) for name in split], dtype=np.int64)
+    dropped = {
+        row: f"near-duplicate of a clip of {split[other]}"
+        for row, other in near_duplicates(hashes, rank, recipe.near_duplicate_bits).items()
+    }
     train = [row for row in range(len(clips)) if split[row] == SPLITS[0] and row not in dropped]
     over = over_caps([(clips[row][0].drive, clips[row][1].scenarios) for row in train], recipe.caps, recipe.seed)
     dropped |= {train[at]: f"more than the cap of {scenario}" for at, scenario in over.items()}

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from fleet_assets.synchronise.clock_model import Line
 
 FARTHEST_NS = 60_000_000  # labels of a time further off say nothing about a frame
+GAP_NS = 500_000_000  # over a longer silence of the labels, nobody looked
 _LEAST_SHARE = 0.5  # of the labels' stamps are those of the labelled sensor
 
 
@@ -39,7 +40,7 @@ def labels_at(frame_ns: np.ndarray, labels: pa.Table, messages: pa.Table, clock_
     """frame_ns: int64 [frames], ascending. labels: rows of ingest.labels of one drive; messages, clock_models: its rows.
 
     A frame has the labels of the time nearest to it, if that is near enough. A time at which nothing was found has no rows;
-    where times are as close as frames, a frame between the first and the last without rows is one with nothing in it.
+    where times are as close as frames, a frame between two of them, at most GAP_NS apart, is one with nothing in it.
     """
     label_ns, known = _on_reference(labels, messages, clock_models)
     if not known.any() or not frame_ns.size:
@@ -55,6 +56,8 @@ def labels_at(frame_ns: np.ndarray, labels: pa.Table, messages: pa.Table, clock_
     near = np.abs(times[nearest] - frame_ns) <= FARTHEST_NS
     step_ns = float(np.median(np.diff(times))) if times.size > 1 else np.inf
     within = (frame_ns >= times[0]) & (frame_ns <= times[-1])
+    if times.size > 1:
+        within &= np.diff(times)[after - 1] <= GAP_NS
     labelled = near | (within if step_ns <= 2 * FARTHEST_NS else False)
     count = np.where(near, np.diff(first)[nearest], 0)
     begin = np.concatenate([[0], np.cumsum(count)])

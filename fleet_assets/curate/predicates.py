@@ -374,6 +374,10 @@ class _Reader:
             return term
         if alike and term.quantity:
             value = term.value * (unit.size / wanted.size)
+            if not math.isfinite(value):
+                self.refuse(
+                    f"{term.value} {unit.shown} is no number in {wanted.shown}", term.at, "Write a smaller constant."
+                )
             return replace(term, kind="float", value=float(value), unit=wanted, quantity=other.quantity)
         if alike and other.quantity:
             return term

@@ -55,7 +55,8 @@ class _Item:
 
 
 def samples_batch(home: Home, lake: Lake, name: str, *, run_id: str, parallel: bool = True) -> BatchOutcome:
-    """Writes what is missing of a dataset's samples, and tags the commit at which all are there. Raises FleetError."""
+    """Writes what is missing of a dataset's samples, and tags the commit at which all are there. Raises FleetError if they are
+    not: samples of another dataset, that were written at the same time, took the place of some."""
     manifest, snapshot = open_dataset(lake, name)
     wanted = _wanted(snapshot, manifest)
     versions = {drive: _version(manifest, item) for drive, item in wanted.items()}
@@ -80,13 +81,23 @@ def samples_batch(home: Home, lake: Lake, name: str, *, run_id: str, parallel: b
     )
     there = [DriveOutcome(drive, "skipped", note="its samples are there") for drive in wanted if drive not in missing]
     if outcome.published is not None:
-        _tag(lake, name, outcome.published.commit_id)
+        commit_id = outcome.published.commit_id
+        found = lake.at(commit_id).versions(sorted(wanted), [TABLE])
+        if any(
+            (drive, TABLE) not in found or found[drive, TABLE].version != versions[drive].version for drive in wanted
+        ):
+            raise FleetError(
+                f"Samples of {name} were replaced while others were written", remedy="Materialise curate/samples again."
+            )
+        _tag(lake, name, commit_id)
     return replace(outcome, drives=sorted([*outcome.drives, *there], key=lambda one: one.drive_id))
 
 
 def samples_tag(name: str) -> str:
-    """Of a dataset's samples as this code makes them: those of earlier code stay where they are."""
-    return f"samples-{CODE_VERSION}-{name}"
+    """Of a dataset's samples as this code makes them, by this policy and contract: those that were made otherwise stay where they
+    are."""
+    made_by = f"{CODE_VERSION} {load_tables()[TABLE].fingerprint} {load_live_policy().fingerprint}"
+    return f"samples-{hashlib.sha256(made_by.encode()).hexdigest()[:8]}-{name}"
 
 
 def _tag(lake: Lake, name: str, commit_id: str) -> None:

@@ -15,10 +15,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from fleet_assets.kernels.perceptual_hash import bits, near_pairs
+from fleet_assets.kernels.perceptual_hash import bits, near_above
 
 BRIDGES = "it belongs to groups of different splits"
-_PAIRS = 1000
 # An image that is brighter nearly everywhere to one side has nothing to be told by.
 _LEAST_BITS, _MOST_BITS = 8, 56
 
@@ -139,14 +138,13 @@ def leaks(drives: Sequence[DriveFacts], split_of: Mapping[str, str], near_ns: in
     return sorted(found)
 
 
-def near_duplicates(hashes: np.ndarray, split: Sequence[str], most_bits: int) -> list[tuple[int, int]]:
-    """Pairs of rows of different splits whose images are near-duplicates. hashes: int64; 0 for an image that has none."""
+def near_duplicates(hashes: np.ndarray, rank: np.ndarray, most_bits: int) -> dict[int, int]:
+    """Rows whose image is a near-duplicate of one of a higher rank -> row of that. hashes: int64; 0 for an image that has none.
+    rank: int64, of each row's split; what judges is above what trains."""
     told = np.array([_LEAST_BITS <= bits(value) <= _MOST_BITS for value in hashes], dtype=bool)
     rows = np.flatnonzero(told)
-    number = {name: at for at, name in enumerate(dict.fromkeys(split))}
-    group = np.array([number[name] for name in split], dtype=np.int64)
-    pairs = near_pairs(hashes[rows], group[rows], most_bits, _PAIRS)
-    return [(int(rows[one]), int(rows[other])) for one, other in pairs]
+    above = near_above(hashes[rows], rank[rows], most_bits)
+    return {int(rows[one]): int(rows[above[one]]) for one in np.flatnonzero(above >= 0)}
 
 
 def over_caps(clips: Sequence[tuple[str, Sequence[str]]], caps: Mapping[str, float], seed: int) -> dict[int, str]:

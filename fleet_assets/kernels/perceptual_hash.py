@@ -45,15 +45,12 @@ def bits(value: np.int64) -> int:
 
 
 @njit(cache=True, nogil=True)
-def near_pairs(hashes: np.ndarray, group: np.ndarray, most_bits: int, most_pairs: int) -> np.ndarray:
-    """Pairs [n, 2] of different groups whose hashes (int64) differ in at most so many bits, and no more than most_pairs."""
-    found = np.empty((most_pairs, 2), dtype=np.int64)
-    count = 0
+def near_above(hashes: np.ndarray, rank: np.ndarray, most_bits: int) -> np.ndarray:
+    """int64 [n]: for each hash (int64) the first one of a higher rank that differs in at most so many bits; -1 for none."""
+    found = np.full(hashes.size, -1, dtype=np.int64)
     for one in range(hashes.size):
-        for other in range(one + 1, hashes.size):
-            if group[one] != group[other] and bits(hashes[one] ^ hashes[other]) <= most_bits:
-                if count == most_pairs:
-                    return found
-                found[count, 0], found[count, 1] = one, other
-                count += 1
-    return found[:count]
+        for other in range(hashes.size):
+            if rank[other] > rank[one] and bits(hashes[one] ^ hashes[other]) <= most_bits:
+                found[one] = other
+                break
+    return found

@@ -128,6 +128,8 @@ def test_scenarios_are_made_of_scenarios() -> None:
         ("scenario.loop", "scenario", "made of itself: loop -> other -> loop"),
         ("complete AND (frames.speed_mps > 1", "1", "no predicate"),
         ("complete AND unit(1, '1;2') < frames.speed_mps", "'1;2'", "is no unit"),
+        ("complete AND frames.speed_mps < unit(1e308, 'km/s')", "unit(1e308", "is no number in m/s"),
+        ("complete AND late_ns < unit(1e308, 's')", "unit(1e308", "is no number in ns"),
         ("frames.frame BETWEEN SYMMETRIC 3 AND 1", "frames", "BETWEEN with symmetric"),
         ("frames.speed_mps < " + "9" * 400, "9", "is out of range"),
         ("", "", "0 expressions"),

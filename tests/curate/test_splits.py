@@ -99,9 +99,15 @@ def test_near_duplicates_are_of_different_splits_and_of_images_that_tell_somethi
     hashes[3] = hashes[0] ^ 0b101
     hashes[4] = hashes[0] ^ 0b1
     hashes[1], hashes[5] = 0, 0b1  # flat images
-    splits = ["train", "train", "test", "test", "train", "test"]
-    assert near_duplicates(hashes, splits, 2) == [(0, 3), (3, 4)]
-    assert near_duplicates(hashes, splits, 0) == []
+    rank = np.array([0, 0, 2, 2, 0, 2])
+    assert near_duplicates(hashes, rank, 2) == {0: 3, 4: 3}
+    assert near_duplicates(hashes, rank, 0) == {}
+
+
+def test_near_duplicates_are_all_found_however_many_they_are() -> None:
+    hashes = np.full(200, 0x0F0F0F0F0F0F0F0F, dtype=np.int64)
+    rank = np.arange(200) % 3
+    assert near_duplicates(hashes, rank, 0).keys() == set(np.flatnonzero(rank < 2).tolist())
 
 
 def test_caps_hold_and_what_stays_is_spread_over_the_drives() -> None:

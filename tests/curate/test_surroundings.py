@@ -12,7 +12,7 @@ import pytest
 from fleet_assets.contracts.loader import load_tables
 from fleet_assets.curate.labels import labels_at
 from fleet_assets.curate.surroundings import surroundings
-from fleet_assets.kernels.perceptual_hash import bits, difference_hash, near_pairs
+from fleet_assets.kernels.perceptual_hash import bits, difference_hash, near_above
 
 DRIVE, DAY = "car7--20260102T030405Z", date(2026, 1, 2)
 T0_NS, MS = 1_767_323_045_000_000_000, 1_000_000
@@ -95,6 +95,13 @@ def test_a_time_with_nothing_in_it_is_labelled() -> None:
     labelled, x_m = at_frames(drive(labels, [{"ms": 100}, {"ms": 200}, {"ms": 300}], stamps_ms=[0, 100, 200, 300, 400]))
     assert labelled == [True, True, True]
     assert x_m == [[1], [], [1]]
+
+
+def test_over_a_long_silence_of_the_labels_nobody_looked() -> None:
+    stamps = [*range(0, 500, 100), *range(5000, 5500, 100)]
+    labels = [person(ms, 1, 0) for ms in stamps]
+    labelled, _ = at_frames(drive(labels, [{"ms": ms} for ms in (200, 1000, 4000, 5200)], stamps_ms=stamps))
+    assert labelled == [True, False, False, True]
 
 
 def test_between_labels_that_are_rarer_than_frames_nobody_looked() -> None:
@@ -185,5 +192,4 @@ def test_hashes_of_like_images_are_near() -> None:
     one, near, far = (difference_hash(pixels) for pixels in (image, noisy, other))
     assert bits(one ^ near) <= 6 < 16 <= bits(one ^ far)
     hashes = np.array([one, far, near, near], dtype=np.int64)
-    assert near_pairs(hashes, np.array([0, 1, 1, 0]), 6, 10).tolist() == [[0, 2], [2, 3]]
-    assert near_pairs(hashes, np.array([0, 1, 1, 0]), 6, 1).tolist() == [[0, 2]]
+    assert near_above(hashes, np.array([0, 1, 1, 0]), 6).tolist() == [2, -1, -1, 2]
