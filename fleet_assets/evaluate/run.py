@@ -81,8 +81,8 @@ def evaluate(
     rehearsals and there are no recordings.
     """
     approvers, changes = Roots.of(home.releases).approvers(), list[Change]()
-    if released is not None:
-        before = read_record(released.record)
+    before = read_record(released.record) if released else None
+    if before is not None:
         changes = refuse_unapproved(before.gate, gate, approvers)
         _refuse_edited(before.evidence.scenarios, scenarios or {})
     opened = Model.open(model)
@@ -95,7 +95,9 @@ def evaluate(
     bound = {**bound_to, **_judged_by(), BOUND_ARTEFACT: artefact, EVIDENCE: evidence_sha256(evidence)}
     verdict = judgement.verdict(candidates_judged=count, bound_to=bound)
     write_record(folder, gate, evidence, verdict)
-    against, not_comparable = _against(released, judgement, frames, drives) if released else ([], None)
+    against, not_comparable = (
+        _against(released.model, before.verdict, judgement, frames, drives) if released and before else ([], None)
+    )
     report: dict[str, Any] = {
         "mean_average_precision": mean_average_precision(judgement.matched()),
         "latency_ms": latency_ms(opened, frames),
@@ -145,13 +147,16 @@ def _evidence(
 
 
 def _against(
-    released: Released, candidate: Judgement, frames: FrameSet, drives: Drives | None
+    released: Path, judged: Verdict, candidate: Judgement, frames: FrameSet, drives: Drives | None
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """On the same frames, as they are: the released model's rehearsals are in its own record. No rows, and why, if this program
-    cannot run that model: it was made for other inputs, or is damaged. That is no fault of the candidate's."""
+    """On the same frames, as they are: the released model's rehearsals are in its own record. judged: its verdict. No rows, and
+    why, if this program cannot run that model: it was made for other inputs, or is damaged, or is not there any more. That is no
+    fault of the candidate's."""
     gate = candidate.gate.without_rehearsals()
     try:
-        before = Model.open(released.model)
+        before = Model.open(released)
+        if artefact_sha256(released) != judged.bound_to[BOUND_ARTEFACT]:
+            return [], f"Not comparable: {released} does not hold the model that was released"
         found = {NOMINAL: _nominal(before, frames, drives)}
     except FleetError as error:
         return [], f"Not comparable: {error}"

@@ -4,6 +4,8 @@ In: a dataset and its samples. Out: the frames of its splits, on disk; the choic
 it would ship. All are made by hand or by schedule, never eagerly, and stay in FLEET_HOME/training."""
 
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +74,6 @@ def training_set(context: dg.AssetExecutionContext, fleet: FleetResource) -> dg.
     description="Forms of fusion and their hyperparameters, compared on validation drives under a budget of trials.",
 )
 def bake_off(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Profile) -> dg.MaterializeResult:
-    import tempfile
-
     from fleet_assets.train import bake_off as baking
     from fleet_assets.train.fit import Fitted
     from fleet_assets.train.frames import FrameSet
@@ -140,8 +140,17 @@ def model(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Prof
             f"The model was normalised otherwise than {folder / MANIFEST} says: materialise train/training_set anew.",
             allow_retries=False,
         )
-    place = training_folder(fleet.home) / "models" / fitted.fingerprint[:16]
-    exported = export(fitted, frames, validation, vehicle_rig(), place, versions={**versions, "profile": profile.name})
+    models = training_folder(fleet.home) / "models"
+    models.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=models, prefix=".new-") as scratch:
+        new = Path(scratch, "model")
+        exported = export(
+            fitted, frames, validation, vehicle_rig(), new, versions={**versions, "profile": profile.name}
+        )
+        # By what it is, so that no later one takes the place of one that was released.
+        place = models / artefact_sha256(new)[:16]
+        if not place.exists():
+            os.replace(new, place)
     table = by_slice(detections(Model.open(place), validation), validation)
     shipped = {row["class"]: row for row in table if row["slice"] == "all"}
     run_id = Tracker(fleet.home).record(

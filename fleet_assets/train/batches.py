@@ -7,6 +7,7 @@ In: a FrameSet, a recipe's seed and shares. Out: tensors of the model's inputs, 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -40,6 +41,18 @@ class Batch:
     offset: Tensor
     centre: Tensor
     before: dict[str, Tensor] | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: values.to(device) for name, values in tensors.items()}
+
+        return Batch(
+            moved(self.inputs),
+            self.heat.to(device),
+            self.offset.to(device),
+            self.centre.to(device),
+            None if self.before is None else moved(self.before),
+        )
 
 
 def statistics_of(frames: FrameSet) -> dict[str, np.ndarray]:
@@ -85,14 +98,10 @@ def _scale(grids: np.ndarray) -> np.ndarray:
 
 
 def fingerprint(frames: FrameSet) -> str:
-    """sha256 of everything that a model learns from."""
-    found = hashlib.sha256()
-    truth = frames.truth
-    for array in (
-        frames.camera, frames.lidar, frames.radar, frames.context, frames.age_s, frames.t_ns, frames.drive, truth.frame,
-        truth.class_id, truth.x_m, truth.y_m,
-    ):  # fmt: skip
-        found.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    """sha256 of everything that a model learns from, and is judged by."""
+    found = hashlib.sha256(json.dumps(frames.drives).encode())
+    for name, array in frames.arrays.items():
+        found.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return found.hexdigest()
 
 

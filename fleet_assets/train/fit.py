@@ -50,7 +50,7 @@ def _half_is_faster() -> bool:
 class Recipe:
     """dropout: share of frames from which a sensor is taken. part: the prefix of the parameters' names that learn, all if
     empty: `specialists.radar` alone, while the rest stays as it is. half: bfloat16 where it is safe. threads: more are not
-    always faster. Both give other rounding."""
+    always faster. device: as torch names it, such as cuda. All three give other rounding."""
 
     form: str = "attention"
     steps: int = 500
@@ -62,11 +62,13 @@ class Recipe:
     part: str = ""
     half: bool = field(default_factory=_half_is_faster)
     threads: int = 1
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """statistics: of edge/inputs.py:normalised. losses: [steps]. fingerprint: of frames, recipe and start."""
+    """model: on the CPU, wherever it learned. statistics: of edge/inputs.py:normalised. losses: [steps]. fingerprint: of frames,
+    recipe and start."""
 
     model: Detector
     statistics: dict[str, np.ndarray]
@@ -91,17 +93,17 @@ def fit(
         raise FleetError("There is nothing to learn from", remedy="Give a training set with frames.")
     with _arithmetic(recipe.threads):
         torch.manual_seed(recipe.seed)
-        model = make(recipe.form)
+        model, device = make(recipe.form), torch.device(recipe.device)
         statistics = start.statistics if start else statistics_of(frames)
         refuse_without_memory(frames, model.lag, LEAST_LEARNING)
         if start:
             model.load_state_dict(start.model.state_dict())
+        model = model.to(device).to(memory_format=torch.channels_last)
         learning = [values for name, values in model.named_parameters() if name.startswith(recipe.part)]
         if not learning:
             raise FleetError(f"{recipe.form} has no part {recipe.part}", remedy="See the names of its modules.")
         identity = _identity(frames, recipe, start)
         optimizer = torch.optim.AdamW(learning, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        model = model.to(memory_format=torch.channels_last)
         state = _read(checkpoint, identity)
         if state is not None:
             model.load_state_dict(state["model"])
@@ -111,16 +113,15 @@ def fit(
         for step in range(len(losses), recipe.steps):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * _rate(step, recipe.steps)
-            losses.append(
-                _step(model, learning, optimizer, _batch(frames, statistics, recipe, step, model.lag), recipe)
-            )
+            batch = _batch(frames, statistics, recipe, step, model.lag).to(device)
+            losses.append(_step(model, learning, optimizer, batch, recipe))
             if not math.isfinite(losses[-1]):
                 raise FleetError("The training diverged", where=f"step {step}", remedy="Lower the learning rate.")
             if checkpoint is not None and (step + 1) % every == 0:
                 _write(checkpoint, identity, model, optimizer, losses)
             if progress:
                 progress(step + 1, losses[-1])
-        return Fitted(model.eval(), statistics, recipe, losses, identity)
+        return Fitted(model.eval().cpu(), statistics, recipe, losses, identity)
 
 
 @contextmanager
@@ -170,11 +171,11 @@ def _train_mode(model: Detector, part: str) -> None:
 def _step(
     model: Detector, learning: list[Any], optimizer: torch.optim.Optimizer, batch: Batch, recipe: Recipe
 ) -> float:
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.half):
+    with torch.autocast(torch.device(recipe.device).type, torch.bfloat16, enabled=recipe.half):
         results = model.results(given(model, batch))
     fused = _loss(results.pop("fused"), batch)
     # A combiner learns from its specialists without changing them, so all losses may simply be added.
-    alone = sum((_loss(result, batch) for result in results.values()), torch.zeros(()))
+    alone = sum((_loss(result, batch) for result in results.values()), torch.zeros_like(fused))
     total = fused + _ALONE_WEIGHT * alone
     optimizer.zero_grad(set_to_none=True)
     total.backward()
@@ -236,7 +237,7 @@ def _read(path: Path | None, identity: str) -> dict[str, Any] | None:
         return None
     remedy = "Remove it to begin anew."
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         found = state["identity"]
     except Exception as error:  # torch raises what it likes on bytes that are none of its own
         raise FleetError(f"{path} is no checkpoint: {error}", remedy=remedy) from error

@@ -53,6 +53,13 @@ class FrameSet:
     def __len__(self) -> int:
         return int(self.t_ns.size)
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of them by name, of slices and truth too; the drives' names are not in them."""
+        found = {name: getattr(self, name) for name in _ARRAYS}
+        found |= {f"slices.{name}": values.astype(str) for name, values in self.slices.items()}
+        return found | {f"truth.{one.name}": getattr(self.truth, one.name) for one in fields(Objects)}
+
     def only(self, frames: np.ndarray) -> FrameSet:
         """Some of the frames, in their order: bool [n]. The drives stay listed."""
         rows = np.flatnonzero(frames)
@@ -76,10 +83,7 @@ class FrameSet:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
             new = Path(scratch, "new")
             new.mkdir()
-            arrays = {name: getattr(self, name) for name in _ARRAYS}
-            arrays |= {f"slices.{name}": values.astype(str) for name, values in self.slices.items()}
-            arrays |= {f"truth.{one.name}": getattr(self.truth, one.name) for one in fields(Objects)}
-            for name, values in arrays.items():
+            for name, values in self.arrays.items():
                 np.save(new / f"{name}.npy", values, allow_pickle=False)
             (new / "drives.json").write_text(json.dumps(list(self.drives)))
             os.replace(new, folder)

@@ -122,6 +122,16 @@ def test_a_model_against_itself_does_not_differ(plain: Plain, model: Path, tmp_p
     assert {row["difference"] for row in report["against_released"]} == {0.0}
 
 
+def test_files_that_are_not_the_released_model_are_not_compared_with(plain: Plain, model: Path, tmp_path: Path) -> None:
+    """Where a model was made anew in the place of one that was released, it would be compared with itself."""
+    other = shutil.copytree(model, tmp_path / "other")
+    document = json.loads((other / DESCRIPTION).read_text())
+    (other / DESCRIPTION).write_text(json.dumps(document, indent=7))
+    found = plain.again(tmp_path / "new", Released(plain.folder, other)).report
+    assert "does not hold the model that was released" in found["not_comparable"]
+    assert found["against_released"] == []
+
+
 def test_an_edited_scenario_needs_a_version_of_its_own(plain: Plain, model: Path, tmp_path: Path) -> None:
     """The first time, and after a release that was judged by it; then its file is changed, and the gate is not."""
     rule = "- {metric: recall, where: {class: vehicle, scenario: rain@1.0.0}, limit: 0.5}\nfairness:"

@@ -17,7 +17,7 @@ from train.tiny import RECIPE, random_frames
 from fleet_assets.edge.inputs import CONTEXT, GRID_CELLS, INPUTS
 from fleet_assets.edge.memory import MEMORY_INPUTS
 from fleet_assets.errors import FleetError
-from fleet_assets.train.batches import batch_of, rows_of_step, statistics_of
+from fleet_assets.train.batches import batch_of, fingerprint, rows_of_step, statistics_of
 from fleet_assets.train.fit import Fitted, Recipe, fit, weights_hash
 from fleet_assets.train.frames import FrameSet
 from fleet_assets.train.model import FORMS, make, parameters_of
@@ -64,6 +64,29 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(FleetError, match="no checkpoint"):
         fit(frames, recipe, checkpoint=path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_learns_what_the_cpu_learns() -> None:
+    frames, recipe = random_frames(count=8), replace(RECIPE, steps=3, half=False)
+    alone, gpu = fit(frames, recipe), fit(frames, replace(recipe, device="cuda"))
+    assert gpu.losses == pytest.approx(alone.losses, rel=1e-2)
+    assert {values.device.type for values in gpu.model.state_dict().values()} == {"cpu"}
+
+
+def test_a_set_is_known_by_all_that_a_model_learns_from_and_is_judged_by() -> None:
+    frames = random_frames(count=4)
+    others = [
+        replace(frames, **{name: np.roll(getattr(frames, name), 1, axis=0)})
+        for name in ("camera", "lidar", "radar", "context", "age_s")
+    ]
+    others += [
+        replace(frames, slices={**frames.slices, "light": np.full(4, "dawn")}),
+        replace(frames, drives=tuple(f"{name}-" for name in frames.drives)),
+        replace(frames, truth=replace(frames.truth, moving=~frames.truth.moving)),
+        replace(frames, truth=replace(frames.truth, visible_fraction=frames.truth.visible_fraction / 2)),
+    ]
+    assert len({fingerprint(one) for one in (frames, *others)}) == 1 + len(others)
 
 
 def test_a_training_leaves_the_arithmetic_of_its_process_as_it_was() -> None:
