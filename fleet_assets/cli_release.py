@@ -63,14 +63,23 @@ def sign(
 
     Example: `fleet release sign 3f9c2a10 --key /media/stick/dee`
     """
+    from fleet_assets.package.approve import carried_by, changes_of_gate, verify_candidate
     from fleet_assets.package.approve import sign as add_signature
-    from fleet_assets.package.approve import verify_candidate
 
     found = _releases(releases)
     id_ = found.find(release)
     if not json:
         _print_verdict(id_, found)
-    verify_candidate(found, id_)  # before anybody types a passphrase
+    verdict = verify_candidate(found, id_)  # before anybody types a passphrase
+    if not json:
+        looser = [change.row() for change in changes_of_gate(found, id_, verdict) if change.loosens]
+        carried = [found.release(other).row() for other in carried_by(found, id_)]
+        for rows, title in (
+            (looser, "Its gate is looser than that of the release before"),
+            (carried, "Signed with it, as released before"),
+        ):
+            if rows:
+                console.print_rows(rows, title=f"\n{title}", empty="", as_json=False)
     _print_approval(add_signature(found, id_, open_key(key, passphrase_file)), json)
 
 

@@ -63,8 +63,13 @@ def publish(releases: Releases, id: str, now: datetime | None = None) -> Publish
 
     Everything is verified again, as before a signature. Raises FleetError if that fails or signatures are missing.
     """
-    if releases.release(id).state is State.RELEASED and releases.approval(id) is None:
-        return refresh(releases, now)
+    with one_at_a_time(releases.metadata):  # from the first look on: what is due changes when another one publishes
+        if releases.release(id).state is State.RELEASED and releases.approval(id) is None:
+            return _refreshed(releases, now)
+        return _published(releases, id, now)
+
+
+def _published(releases: Releases, id: str, now: datetime | None) -> Published:
     verify_candidate(releases, id)
     approval = releases.approval(id)
     if approval is None or id not in releases_of(approval):
@@ -79,13 +84,12 @@ def publish(releases: Releases, id: str, now: datetime | None = None) -> Publish
         )
     if approval.signed.is_expired(now or datetime.now(UTC)):
         raise FleetError(f"The approval of {id[:12]} has expired", remedy="Its approvers must sign anew.")
-    with one_at_a_time(releases.metadata):
-        for path, target in approval.signed.targets.items():
-            place = releases.targets / target.get_prefixed_paths()[0]
-            if not place.exists():
-                _copy_signed(releases.source(approval, path), target, place)
-        write_durably(releases.metadata / f"{approval.signed.version}.targets.json", approval.to_bytes())
-        published = _point_to(releases, approval, now)
+    for path, target in approval.signed.targets.items():
+        place = releases.targets / target.get_prefixed_paths()[0]
+        if not place.exists():
+            _copy_signed(releases.source(approval, path), target, place)
+    write_durably(releases.metadata / f"{approval.signed.version}.targets.json", approval.to_bytes())
+    published = _point_to(releases, approval, now)
     (releases.candidate(id) / APPROVAL).unlink()
     return published
 
@@ -93,10 +97,14 @@ def publish(releases: Releases, id: str, now: datetime | None = None) -> Publish
 def refresh(releases: Releases, now: datetime | None = None) -> Published:
     """New snapshot and timestamp, and the roots that came since: the channel is current, and points to the same releases."""
     with one_at_a_time(releases.metadata):
-        published = releases.published()
-        if published is None:
-            raise FleetError("The channel is empty", remedy="Publish a release: `fleet release publish RELEASE`.")
-        return _point_to(releases, published, now)
+        return _refreshed(releases, now)
+
+
+def _refreshed(releases: Releases, now: datetime | None) -> Published:
+    published = releases.published()
+    if published is None:
+        raise FleetError("The channel is empty", remedy="Publish a release: `fleet release publish RELEASE`.")
+    return _point_to(releases, published, now)
 
 
 def advance(releases: Releases, now: datetime | None = None) -> Published | None:

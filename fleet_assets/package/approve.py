@@ -6,6 +6,7 @@ the counts of the verdict are part of what is signed. Nothing is taken from what
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from fleet_assets.edge.bundle import hash_file
 from fleet_assets.edge.payload import delta_path, target_path, unpack
 from fleet_assets.edge.verdict import Status, Verdict
 from fleet_assets.errors import FleetError
-from fleet_assets.evaluate.gate_diff import refuse_unapproved
+from fleet_assets.evaluate.gate_diff import Change, refuse_unapproved
 from fleet_assets.evaluate.gate_file import load_gate
 from fleet_assets.evaluate.record import GATE, verify
 from fleet_assets.package.candidate import refuse_empty
@@ -34,7 +35,6 @@ from fleet_assets.package.releases import (
 from fleet_assets.signing import metadata as tuf
 from fleet_assets.signing.files import one_at_a_time, write_durably
 from fleet_assets.signing.keys import SigningKey
-from fleet_assets.signing.roles import LEAST_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,20 @@ def verify_candidate(releases: Releases, id: str) -> Verdict:
     and against the evaluation that it was found from, its gate against that of the release before. Raises FleetError for the
     first that does not agree, and without PASS.
     """
-    if hash_file(releases.archive(id))[1] != id:
-        raise FleetError(f"The archive of {id[:12]} was changed", remedy="Build the candidate anew.")
+    verdict = _verify(releases, id)
+    releases.floor().check(verdict)
+    changes_of_gate(releases, id, verdict)
+    return verdict
+
+
+def _verify(releases: Releases, id: str) -> Verdict:
+    """All but what may be otherwise by now: floor and gate."""
     with tempfile.TemporaryDirectory(prefix="fleet-verify-") as scratch:
-        payload = unpack(releases.archive(id), Path(scratch, "payload"))
+        # Of a copy, so that what is hashed is what is unpacked.
+        archive = Path(shutil.copyfile(releases.archive(id), Path(scratch, "release.tar")))
+        if hash_file(archive)[1] != id:
+            raise FleetError(f"The archive of {id[:12]} was changed", remedy="Build the candidate anew.")
+        payload = unpack(archive, Path(scratch, "payload"))
         verdict = payload.verdict()
         refuse_empty(payload.evidence())
     if verify(releases.candidate(id) / EVALUATION) != verdict:
@@ -68,31 +78,36 @@ def verify_candidate(releases: Releases, id: str) -> Verdict:
     if verdict.status is not Status.PASS:
         cells = "; ".join(f"{cell.name}: {cell.status}" for cell in verdict.blocking)
         raise FleetError(f"{id[:12]} has no PASS", where=cells, remedy="It cannot be released: judge a better model.")
-    releases.floor().check(verdict)
-    _refuse_looser_gate(releases, id, verdict)
     return verdict
 
 
-def _refuse_looser_gate(releases: Releases, id: str, verdict: Verdict) -> None:
-    """Raises FleetError if the gate is looser than that of the last release of this hardware class and profile, and nobody who
-    may approve releases is named for it. What was released before was approved then."""
+def changes_of_gate(releases: Releases, id: str, verdict: Verdict) -> list[Change]:
+    """How the gate differs from that of the last release of this hardware class and profile; nothing of what was released before,
+    which was approved then. Raises FleetError if it is looser, and nobody who may approve releases is named for it."""
     path, before = target_path(releases.release(id).hardware), None
     for targets in releases.history():
         if id in releases_of(targets):
-            return
+            return []
         target = targets.signed.targets.get(path)
         if before is None and target is not None:
             judged = Verdict.from_document((target.custom or {}).get("verdict"), name="the signed verdict")
             if judged.profile == verdict.profile:
                 before = target.hashes["sha256"], judged.gate_sha256
     if before is None or before[1] == verdict.gate_sha256:
-        return
+        return []
     old, new = (load_gate(releases.candidate(one) / EVALUATION / GATE) for one in (before[0], id))
     if old.sha256 != before[1]:
         raise FleetError(
             f"The gate of {before[0][:12]} is not the one by which it was approved", remedy="Restore its evaluation."
         )
-    refuse_unapproved(old, new, releases.roots.approvers())
+    return refuse_unapproved(old, new, releases.roots.approvers())
+
+
+def carried_by(releases: Releases, id: str) -> dict[str, str]:
+    """What else vehicles install by metadata that points to a release, as before: id -> hardware class."""
+    published, path = releases.published(), target_path(releases.release(id).hardware)
+    found = releases_of(published) if published else {}
+    return {other: target.path.rpartition("/")[0] for other, target in found.items() if target.path != path}
 
 
 def sign(releases: Releases, id: str, key: SigningKey, now: datetime | None = None) -> Approval:
@@ -151,11 +166,15 @@ def _draft(releases: Releases, id: str, verdict: Verdict, now: datetime | None) 
     """Targets metadata, unsigned: as published, but for what vehicles of this hardware class install, and how that differs from
     what they run. What a delta gives is held against the release, here and on the vehicle."""
     root, published = releases.roots.current(), releases.published()
-    if published and len(releases.approvers(published)) < LEAST_THRESHOLD["targets"]:
-        raise FleetError("The channel's targets are not signed by approvers", remedy="Restore the channel.")
+    if published:
+        releases.refuse_unsigned(published)
+    for other in carried_by(releases, id):  # who signs this signs them too
+        _verify(releases, other)
     release = releases.release(id)
     path = target_path(release.hardware)
     size, digest = hash_file(releases.archive(id))
+    if digest != id:
+        raise FleetError(f"The archive of {id[:12]} was changed", remedy="Build the candidate anew.")
     custom = {
         "custom": {"verdict": verdict.to_document(), "runtime": releases.document(id, "manifest.json")["runtime"]}
     }

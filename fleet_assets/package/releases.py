@@ -21,7 +21,7 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tuf.api.metadata import Metadata, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from fleet_assets.edge.floor import Floor
 from fleet_assets.edge.payload import ARCHIVE, MANIFEST, VERDICT, member, parse_document, target_path
@@ -149,10 +149,18 @@ class Releases:
 
     def approvers(self, targets: Metadata[Any]) -> Mapping[str, str]:
         """Who signed targets metadata, by the root that it names: key id -> holder."""
+        root = self._root_of(targets)
+        return tuf.signers(root, "targets", targets) if root else {}
+
+    def refuse_unsigned(self, targets: Metadata[Any]) -> None:
+        """Raises FleetError for targets metadata that too few have signed, by the root that it names."""
+        root = self._root_of(targets)
+        if root is None or root.get_verification_result("targets", targets.signed_bytes, targets.signatures).missing:
+            raise FleetError("The channel's targets are not signed by approvers", remedy="Restore the channel.")
+
+    def _root_of(self, targets: Metadata[Any]) -> Root | None:
         version = targets.signed.unrecognized_fields.get(ROOT_VERSION)
-        if type(version) is not int:
-            return {}
-        return tuf.signers(self.roots.at(version), "targets", targets)
+        return self.roots.at(version) if type(version) is int else None
 
     # ---- releases ----------------------------------------------------------------------------------------------------
 

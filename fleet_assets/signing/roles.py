@@ -69,6 +69,9 @@ class Roles:
         both = self._of(OFFLINE) & self._of(ONLINE)
         if both:
             raise _wrong(f"{min(both)} is in an offline role and in one of the channel's", "Take a key for each.")
+        idle = self.keys.keys() - self._of(NAMES)
+        if idle:
+            raise _wrong(f"{min(idle)} has a key and is in no role", "Give them a role, or leave the key out.")
 
     def _of(self, names: tuple[str, ...]) -> set[str]:
         return {holder for name in names for holder in self.roles[name].holders}
@@ -96,23 +99,27 @@ class Roles:
 
     @classmethod
     def of(cls, root: Root) -> Roles:
-        """What root metadata says. Raises FleetError if it has other keys than ours."""
+        """What root metadata says: all of it, for by this people see whose keys they put in. Raises FleetError if it has other
+        keys than ours, or more than a key for each holder."""
         try:
             keys = {
-                tuf.holder_of(key): PublicKey(Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.keyval["public"])))
-                for key in root.keys.values()
+                key_id: PublicKey(Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.keyval["public"])))
+                for key_id, key in root.keys.items()
+            }
+            holders = {key_id: tuf.holder_of(key) for key_id, key in root.keys.items()}
+            roles = {
+                name: Holding(
+                    root.roles[name].threshold,
+                    tuf.expires_days(root, name),
+                    tuple(sorted(holders[key_id] for key_id in root.roles[name].keyids)),
+                )
+                for name in NAMES
             }
         except (ValueError, KeyError) as error:
             raise _wrong("The root has a key that is no Ed25519 key", "Restore the folder of roots.") from error
-        roles = {
-            name: Holding(
-                root.roles[name].threshold,
-                tuf.expires_days(root, name),
-                tuple(sorted(tuf.holder_of(root.keys[key_id]) for key_id in root.roles[name].keyids)),
-            )
-            for name in NAMES
-        }
-        return cls(roles, keys)
+        if len(set(holders.values())) != len(holders) or any(key.id != key_id for key_id, key in keys.items()):
+            raise _wrong("The root has two keys of one holder, or one under another's id", "Propose it anew.")
+        return cls(roles, {holders[key_id]: key for key_id, key in keys.items()})
 
     def root(self, version: int, now: datetime) -> Root:
         """Root metadata that says this, unsigned."""

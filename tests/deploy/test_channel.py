@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from package.parts import World, approve, candidate, make_world, released
 
-from fleet_assets.deploy.channel import advance, refresh
+from fleet_assets.deploy.channel import advance, publish, refresh
 from fleet_assets.edge.floor import Demand, Floor
 from fleet_assets.errors import FleetError
 from fleet_assets.package.releases import State
@@ -33,6 +34,26 @@ def test_below_a_floor_that_was_raised_since_nothing_is_published_and_the_channe
         advance(world.releases)
     after = refresh(world.releases)
     assert (after.targets, after.timestamp) == (before.targets, before.timestamp + 2)
+
+
+def test_of_two_that_publish_at_once_one_comes_first_and_the_other_is_told(world: World) -> None:
+    """Both were approved as the next version: it is written once."""
+    both = [candidate(world, name, seed=seed) for seed, name in enumerate(("one", "two"))]
+    for id_ in both:
+        approve(world, id_)
+
+    def ended(id_: str) -> str:
+        try:
+            return str(publish(world.releases, id_).targets)
+        except FleetError as error:
+            return error.what
+
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(zip(both, pool.map(ended, both), strict=True))
+    (first,) = (id_ for id_ in both if found[id_] == "1")
+    (second,) = (id_ for id_ in both if id_ != first)
+    assert "Nobody has signed" in found[second]
+    assert [world.releases.release(id_).state for id_ in (first, second)] == [State.RELEASED, State.GATED]
 
 
 def test_one_that_was_damaged_does_not_hold_up_another(world: World) -> None:

@@ -23,6 +23,7 @@ from package.parts import (
     make_world,
     released,
 )
+from tuf.api.metadata import TargetFile
 
 from fleet_assets.deploy.channel import publish, refresh
 from fleet_assets.edge import payload as parts_of
@@ -32,11 +33,12 @@ from fleet_assets.edge.payload import unpack
 from fleet_assets.edge.verdict import Status
 from fleet_assets.errors import FleetError
 from fleet_assets.package import approve as approving
-from fleet_assets.package.approve import renew, roll_back, sign, verify_candidate
+from fleet_assets.package.approve import carried_by, renew, roll_back, sign, verify_candidate
 from fleet_assets.package.candidate import build_candidate
 from fleet_assets.package.policy import load_release_policy
 from fleet_assets.package.releases import Releases, State
 from fleet_assets.package.tracing import trace_of
+from fleet_assets.signing import metadata as tuf
 from fleet_assets.throw_away import APPROVERS
 
 DEE, ELI, FAY = APPROVERS
@@ -386,6 +388,33 @@ def test_nobody_signs_what_somebody_else_wrote_into_an_approval(world: World) ->
     targets.write_text(json.dumps(document))
     with pytest.raises(FleetError, match="not signed by approvers"):
         sign(world.releases, id_, world.keys[ELI])
+
+
+def test_what_is_signed_along_is_looked_at_too(world: World) -> None:
+    """Two keys that leaked have signed metadata in the channel that points another class of vehicles to something without PASS:
+    approvers of an honest release must not carry it on."""
+    released(world, "first", seed=1)
+    honest, evil = candidate(world, "honest", seed=2), candidate(world, "evil", seed=3, night=0.2)
+    published = world.releases.published()
+    assert published is not None
+    target = published.signed.targets[f"{HARDWARE}/release.tar"]
+    published.signed.targets["other/release.tar"] = TargetFile(
+        target.length, {"sha256": evil}, "other/release.tar", target.unrecognized_fields
+    )
+    published.signed.version = 2
+    published.signatures.clear()
+    for name in (DEE, ELI):
+        tuf.add_signature(published, world.keys[name])
+    metadata = world.channel / "metadata"
+    (metadata / "2.targets.json").write_bytes(published.to_bytes())
+    stamp = json.loads((metadata / "timestamp.json").read_bytes())
+    snapshot = metadata / f"{stamp['signed']['meta']['snapshot.json']['version']}.snapshot.json"
+    document = json.loads(snapshot.read_bytes())
+    document["signed"]["meta"]["targets.json"] = {"version": 2}
+    snapshot.write_text(json.dumps(document))
+    assert carried_by(world.releases, honest) == {evil: "other"}
+    with pytest.raises(FleetError, match=f"{evil[:12]} has no PASS"):
+        sign(world.releases, honest, world.keys[FAY])
 
 
 def test_an_approval_of_one_release_is_not_published_as_another(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import tarfile
@@ -12,7 +13,7 @@ import pytest
 from package.parts import HARDWARE, World, candidate, make_parts, make_world
 
 from fleet_assets.edge import payload as parts_of
-from fleet_assets.edge.payload import Payload, unpack
+from fleet_assets.edge.payload import Payload, member, unpack
 from fleet_assets.edge.verdict import Status
 from fleet_assets.errors import FleetError
 from fleet_assets.package.candidate import build_candidate
@@ -130,8 +131,6 @@ def test_hostile_archives_are_refused(world: World, tmp_path: Path) -> None:
         archive = tmp_path / f"{index}.tar"
         archive.write_bytes(whole.read_bytes())
         with tarfile.open(archive, "a") as tar:
-            import io
-
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
         with pytest.raises(FleetError):
@@ -143,6 +142,29 @@ def link(name: str, kind: bytes) -> tarfile.TarInfo:
     entry = tarfile.TarInfo(name)
     entry.type, entry.linkname = kind, "/etc/passwd"
     return entry
+
+
+def test_archives_that_are_more_than_their_bytes_are_refused(tmp_path: Path) -> None:
+    """A sparse file of which nearly nothing is there, and headers within headers without an end."""
+    sparse = tarfile.TarInfo("card.md")
+    sparse.pax_headers = {
+        "GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.name": "card.md",
+        "GNU.sparse.size": str(50 << 20), "GNU.sparse.map": f"{(50 << 20) - 1},1",
+    }  # fmt: skip
+    sparse.size = 1
+    with tarfile.open(tmp_path / "sparse.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(sparse, io.BytesIO(b"x"))
+    header = tarfile.TarInfo("header")
+    header.type, header.size = tarfile.XHDTYPE, 0
+    (tmp_path / "nested.tar").write_bytes(header.tobuf(tarfile.USTAR_FORMAT) * 3000)
+    for name in ("sparse", "nested"):
+        for read in (
+            lambda archive: member(archive, "card.md"),
+            lambda archive: unpack(archive, tmp_path / archive.stem),
+        ):
+            with pytest.raises(FleetError):
+                read(tmp_path / f"{name}.tar")
+    assert sum(path.stat().st_size for path in (tmp_path / "sparse").rglob("*") if path.is_file()) < 1 << 20
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.7])

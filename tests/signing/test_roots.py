@@ -60,6 +60,33 @@ def test_a_key_is_rotated_and_the_old_one_counts_no_more(
     assert roots.sign(keys["bo"]).version == 3
 
 
+@pytest.mark.parametrize("where", ["a key under an id of its own", "a second key of a holder", "a key in no role"])
+def test_a_proposed_root_says_no_more_than_its_holders_are_shown(
+    tmp_path: Path, roots: Roots, keys: dict[str, SigningKey], where: str
+) -> None:
+    """Somebody who can write to the folder would have the others sign a key that approves releases under dee's name."""
+    evil = SigningKey.create(tmp_path / "evil", PASSPHRASE)
+    roots.propose(Roles.of(roots.current()))
+    path = roots.folder / "next.root.json"
+    document = json.loads(path.read_bytes())
+    known, targets = document["signed"]["keys"], document["signed"]["roles"]["targets"]
+    copied = json.loads(json.dumps(known[keys["dee"].id]))
+    copied["keyval"]["public"] = evil.public.key.public_bytes_raw().hex()
+    if where == "a key under an id of its own":
+        known.pop(keys["dee"].id)
+        targets["keyids"] = [key_id if key_id != keys["dee"].id else "0" * 64 for key_id in targets["keyids"]]
+        known["0" * 64] = copied
+    else:
+        known[evil.id] = copied
+        if where == "a second key of a holder":
+            targets["keyids"] = [key_id if key_id != keys["dee"].id else evil.id for key_id in targets["keyids"]]
+        else:
+            copied["x-fleet-holder"] = "mallory"
+    path.write_text(json.dumps(document))
+    with pytest.raises(FleetError, match=r"two keys of one holder|is in no role"):
+        roots.sign(keys["ada"])
+
+
 def test_a_lost_root_key_is_replaced_by_the_others(roots: Roots, keys: dict[str, SigningKey]) -> None:
     roots.propose(Roles.of(roots.current()).without("ada"))
     roots.sign(keys["bo"])
@@ -112,6 +139,7 @@ def test_a_changed_chain_is_refused(roots: Roots, keys: dict[str, SigningKey]) -
         ('"ada", "bo", "cy"', '"ada", "ada", "bo"', "holder twice"),
         ('"ada", "bo", "cy"', '"ada", "bo", "zoe"', "without a key"),
         ('"ada", "bo", "cy"', '"ada", "bo", "snapshot"', "in one of the channel's"),
+        ('"ada", "bo", "cy"', '"ada", "bo"', "cy has a key and is in no role"),
         ('bo = "bo.pub"', 'bo = "ada.pub"', "same key"),
         ('bo = "bo.pub"', 'bo = "roles.toml"', "no public key"),
         ("expires_days = 365", "expires_days = 0.5", "whole numbers"),
