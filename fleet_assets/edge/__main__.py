@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 failed, 3 driven with the release of before, for the update was refused."""
+    """Exit code: 0 done, 1 failed, 3 driven with the release of before, for the update failed."""
     begun_s = time.perf_counter()
     given = _parser().parse_args(arguments)
     given.begun_s = begun_s
     try:
         return int(given.command(given))
-    except FleetError as error:
+    except (FleetError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -89,14 +89,12 @@ def _update(given: argparse.Namespace) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from fleet_assets.edge.update import UpdateRefused
-
     vehicle, code = _opened(given), 0
     if given.channel is not None:
         try:
             vehicle.update(given.channel)
-        except UpdateRefused as refused:
-            print(f"{refused}", file=sys.stderr)  # what runs goes on
+        except (FleetError, OSError) as error:
+            print(f"{error}", file=sys.stderr)  # whatever it is, what runs goes on
             code = 3
     _say(vehicle.drive(given.recording, given.log, begun_s=given.begun_s))
     return code

@@ -55,7 +55,9 @@ class Domain:
 
     @classmethod
     def of(cls, verdict: Verdict, conditions: Mapping[str, str]) -> Domain:
-        """conditions: such as {"light": "night"}, as far as they are known."""
+        """conditions: such as {"light": "night"}, as far as they are known; whatever else a recording tells is none: each object
+        has a class and a distance of its own."""
+        conditions = {name: value for name, value in conditions.items() if name in verdict.domain}
         return cls(
             {name: conditions.get(name) for name, known in verdict.domain.items() if conditions.get(name) not in known},
             tuple(

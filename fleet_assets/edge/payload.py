@@ -11,6 +11,7 @@ it was found to be on exactly these parts.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -209,6 +210,21 @@ def pack(folder: Path, archive: Path) -> None:
                 tar.addfile(entry, file)
 
 
+_NO_ARCHIVE = (
+    tarfile.TarError,
+    OSError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+)  # what tarfile raises on what is none
+
+
+def _unreadable(archive: Path, error: BaseException) -> FleetError:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FleetError(f"There is no room to unpack {archive}", remedy="Free some, then try again.")
+    return FleetError(f"{archive} is no archive of a release", where=str(error)[:100], remedy=_ANEW)
+
+
 def unpack(archive: Path, folder: Path) -> Payload:
     """The folder of an archive, every byte held against the manifest. Raises FleetError, whatever the archive is."""
     folder.mkdir(mode=0o700)
@@ -218,7 +234,7 @@ def unpack(archive: Path, folder: Path) -> Payload:
             raise FleetError(f"{archive} has {size} bytes, too many for a release", remedy=_ANEW)
         with tarfile.open(archive, "r:") as tar:
             for count, entry in enumerate(tar):
-                if count > _FILES_LIMIT or entry.type != tarfile.REGTYPE or not _NAME.fullmatch(entry.name):
+                if count > _FILES_LIMIT or not _is_plain(entry) or not _NAME.fullmatch(entry.name):
                     raise FleetError(f"{archive} is no archive of a release", where=entry.name[:100], remedy=_ANEW)
                 source, target = tar.extractfile(entry), folder / PurePosixPath(entry.name)
                 target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -227,9 +243,14 @@ def unpack(archive: Path, folder: Path) -> Payload:
                         shutil.copyfileobj(source, out, _PIECE)
                     out.flush()
                     os.fsync(out.fileno())
-    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-        raise FleetError(f"{archive} is no archive of a release", where=str(error)[:100], remedy=_ANEW) from error
+    except _NO_ARCHIVE as error:
+        raise _unreadable(archive, error) from error
     return Payload.open(folder)
+
+
+def _is_plain(entry: tarfile.TarInfo) -> bool:
+    """A file all of whose bytes are in the archive: a sparse one has more than there are."""
+    return entry.type == tarfile.REGTYPE and not entry.pax_headers and entry.sparse is None
 
 
 def member(archive: Path, name: str) -> bytes:
@@ -237,11 +258,11 @@ def member(archive: Path, name: str) -> bytes:
     try:
         with tarfile.open(archive, "r:") as tar:
             for entry in tar:
-                if entry.name == name and entry.type == tarfile.REGTYPE and entry.size <= _DOCUMENT_BYTES_LIMIT:
+                if entry.name == name and _is_plain(entry) and entry.size <= _DOCUMENT_BYTES_LIMIT:
                     source = tar.extractfile(entry)
                     return source.read() if source is not None else b""
                 if "/" in entry.name:
                     break  # the documents come first
-    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-        raise FleetError(f"{archive} is no archive of a release", where=str(error)[:100], remedy=_ANEW) from error
+    except _NO_ARCHIVE as error:
+        raise _unreadable(archive, error) from error
     raise FleetError(f"{archive} has no {name}", remedy=_ANEW)

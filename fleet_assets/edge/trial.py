@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,17 +52,26 @@ def try_out(folder: Path, runtime: Mapping[str, Any]) -> None:
         str(frame_ms),
     ]
     kept = {key: os.environ[key] for key in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "HOME") if key in os.environ}
-    try:
-        ended = subprocess.run(
-            command, env={**kept, "OMP_NUM_THREADS": "1"}, cwd=folder, capture_output=True, timeout=4 * seconds, check=False,
-            stdin=subprocess.DEVNULL,
+    with (
+        tempfile.TemporaryFile() as errors
+    ):  # the child's limit on files bounds it; a pipe would end in this process's memory
+        process = subprocess.Popen(
+            command, env={**kept, "OMP_NUM_THREADS": "1"}, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=errors, start_new_session=True,
         )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise FleetError("The trial run does not end", where=f"after {4 * seconds} s", remedy=_REMEDY) from error
-    if ended.returncode:
-        said = ended.stderr[-_SAID:].decode(errors="replace").strip()
-        last = said.splitlines()[-1] if said else f"exit {ended.returncode}"
-        raise FleetError("The trial run failed", where=last, remedy=_REMEDY)
+        try:
+            code = process.wait(4 * seconds)
+        except subprocess.TimeoutExpired as error:
+            raise FleetError("The trial run does not end", where=f"after {4 * seconds} s", remedy=_REMEDY) from error
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and what it started
+            process.wait()
+        if code:
+            errors.seek(max(errors.seek(0, os.SEEK_END) - _SAID, 0))
+            said = errors.read().decode(errors="replace").strip()
+            last = said.splitlines()[-1] if said else f"exit {code}"
+            raise FleetError("The trial run failed", where=last, remedy=_REMEDY)
 
 
 _REMEDY = "The release stays out; report it with what the trial said."

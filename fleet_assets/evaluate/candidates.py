@@ -33,7 +33,10 @@ def count_candidate(home: Home, artefact_sha256: str, drives: Collection[str]) -
     with open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         judged = _read(path)
-        judged[artefact_sha256] = sorted({*judged.get(artefact_sha256, ()), *drives})
+        known = set(judged.get(artefact_sha256, ()))
+        if not known.issuperset(drives):  # on others than before, it comes after all that were judged on those
+            judged.pop(artefact_sha256, None)
+            judged[artefact_sha256] = sorted(known.union(drives))
         write_private(path, json.dumps(judged, indent=1))
     wanted = set(drives)
     return sum(not wanted.isdisjoint(seen) for seen in judged.values())

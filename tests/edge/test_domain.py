@@ -32,6 +32,14 @@ def test_slices_outside_the_domain_are_not_relied_on() -> None:
     assert domain.holds(found).tolist() == [True, False, False, True, False]
 
 
+def test_what_a_recording_tells_of_its_vehicle_takes_nothing_out_of_what_is_excluded() -> None:
+    """Each object has a class and a distance of its own, whatever a logger means by these names."""
+    plain = Domain.of(verdict(), {**CLEAR, "weather": "fog"})
+    told = Domain.of(verdict(), {**CLEAR, "weather": "fog", "class": "truck", "distance": "12 km", "motion": "hybrid"})
+    assert told == plain
+    assert not told.holds(at(("pedestrian", 40.0))).any()
+
+
 def test_nothing_is_relied_on_beyond_the_last_band() -> None:
     assert Domain.of(verdict(), CLEAR).holds(at(("vehicle", 47.9), ("vehicle", 48.0))).tolist() == [True, False]
 

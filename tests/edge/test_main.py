@@ -125,6 +125,14 @@ def test_a_recording_is_driven_with_what_runs(
     told = [json.loads(line)["objects"] for line in (tmp_path / "again.jsonl").read_text().splitlines()]
     assert told == [line["objects"] for line in lines]
     refresh(world.releases)
+    # Nor does an update that fails otherwise: whatever lies in the way of the trusted metadata.
+    trust = tmp_path / "state" / "fleet" / "vehicle" / "trust"
+    trust.rename(tmp_path / "trust")
+    trust.write_text("a file")
+    code, again, said = vehicle(*run, "--log", tmp_path / "third.jsonl")
+    assert (code, again["release"], again["frames"]) == (3, id_, about["frames"]), said
+    trust.unlink()
+    (tmp_path / "trust").rename(trust)
 
     content = (tmp_path / "drive.mcap").read_bytes()
     driving, log = start("run", "--recording", "-"), Path(about["log"]).with_name("live.jsonl")

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -120,6 +121,34 @@ def test_a_child_without_memory_fails_alone(payload: Path) -> None:
 def test_limits_that_are_none_are_refused(payload: Path, limits: dict[str, object]) -> None:
     with pytest.raises(FleetError, match="asks for"):
         try_out(payload, limits)
+
+
+def test_what_a_child_says_and_starts_ends_with_it(
+    payload: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It writes without an end, and leaves another one of itself behind."""
+    left = tmp_path / "left"
+    monkeypatch.setattr(
+        "fleet_assets.edge.trial._CHILD",
+        f"""
+import json, os, sys, time
+sys.path[:] = json.loads(sys.argv[1])
+from fleet_assets.edge.trial import child
+child(sys.argv[2:])
+if os.fork() == 0:
+    time.sleep(2)
+    open({str(left)!r}, "w").close()
+    os._exit(0)
+for _ in range(100):
+    os.write(1, bytes(1 << 20))
+    os.write(2, b"x" * (1 << 20))
+""",
+    )
+    with pytest.raises(FleetError, match="The trial run failed") as caught:
+        try_out(payload, LIMITS)
+    assert len(str(caught.value.where)) <= 2000
+    time.sleep(3)
+    assert not left.exists()
 
 
 # The child's work, and then what nothing in it may do.

@@ -221,6 +221,10 @@ def test_a_verdict_that_counts_fewer_candidates_than_were_judged_is_refused(home
         refuse_fewer(home, judged(first, 1))
     with pytest.raises(FleetError, match="Nobody wrote down that 333"):
         refuse_fewer(home, judged("3" * 64, 9))
+    # One that was judged before on other drives comes after those that were judged on these.
+    count_candidate(home, second, FOUND.drives)
+    with pytest.raises(FleetError, match="counts 1 candidates, and 2 were judged"):
+        refuse_fewer(home, judged(second, 1))
     candidates_file(home).unlink()
 
 
