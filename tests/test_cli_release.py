@@ -6,11 +6,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from package.parts import candidate, make_world
+from evaluate.test_gate_file import TEXT
+from package.parts import candidate, make_world, released
+from typer.testing import CliRunner
 
+from fleet_assets.cli import app
 from fleet_assets.errors import FleetError
 from fleet_assets.throw_away import APPROVERS
 from fleet_assets.throw_away import run as fleet
+
+
+def test_who_signs_is_shown_what_the_gate_loosens(tmp_path: Path) -> None:
+    world = make_world(tmp_path)
+    released(world, "strict")
+    looser = TEXT.replace("motion: each}, limit: 0.7}", "motion: each}, limit: 0.65}")
+    approvals = "\n".join(
+        f"- {{loosened: '{name} recall, motion={motion}: limit 0.7 -> 0.65', by: {APPROVERS[1]}, why: Tried.}}"
+        for name in ("vehicle", "cyclist")
+        for motion in ("moving", "standing")
+    )
+    id_ = candidate(world, "loose", seed=2, text=f"{looser}approvals:\n{approvals}\n")
+    arguments = ("release", "sign", id_, *world.ceremony.with_key(APPROVERS[0]), "--releases", world.releases.folder)
+    told = CliRunner().invoke(app, [*map(str, arguments)])
+    assert told.exit_code == 0, told.output
+    assert "Its gate is looser than that of the release before" in told.output
+    assert APPROVERS[1] in told.output
+    assert "Signed with it" not in told.output
 
 
 def test_from_candidate_to_trace(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from fleet_assets.lake.transaction import Transaction
 from fleet_assets.lake.versions import version_of
 from fleet_assets.synchronise.policy import load_alignment
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 DATASETS, CLIPS, COVERAGE = "curate.datasets", "curate.clips", "curate.coverage"
 OUTPUTS = (DATASETS, CLIPS, COVERAGE)
 

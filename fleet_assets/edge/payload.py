@@ -210,13 +210,8 @@ def pack(folder: Path, archive: Path) -> None:
                 tar.addfile(entry, file)
 
 
-_NO_ARCHIVE = (
-    tarfile.TarError,
-    OSError,
-    ValueError,
-    OverflowError,
-    RecursionError,
-)  # what tarfile raises on what is none
+# What tarfile raises on what is no archive.
+_NO_ARCHIVE = (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError)
 
 
 def _unreadable(archive: Path, error: BaseException) -> FleetError:

@@ -52,9 +52,8 @@ def try_out(folder: Path, runtime: Mapping[str, Any]) -> None:
         str(frame_ms),
     ]
     kept = {key: os.environ[key] for key in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "HOME") if key in os.environ}
-    with (
-        tempfile.TemporaryFile() as errors
-    ):  # the child's limit on files bounds it; a pipe would end in this process's memory
+    # A file, which the child's limit on files bounds: a pipe would end in this process's memory.
+    with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             command, env={**kept, "OMP_NUM_THREADS": "1"}, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=errors, start_new_session=True,

@@ -88,7 +88,8 @@ class Vehicle:
         return cls(root, str(about["hardware"]), Floor.read(root / _FLOOR))
 
     def update(self, channel: Path) -> tuple[Slot, bool]:
-        """The release that the channel's approvers want here, and whether it is new. Raises UpdateRefused; what runs goes on."""
+        """The release that the channel's approvers want here, and whether it is new. Raises UpdateRefused, and FleetError or
+        OSError for what fails here; what runs goes on."""
         with one_at_a_time(self.root):
             for left in self.root.glob(f"{_DOWNLOAD}*"):
                 shutil.rmtree(left)  # of an update that was cut off

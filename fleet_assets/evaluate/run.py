@@ -155,7 +155,7 @@ def _against(
     gate = candidate.gate.without_rehearsals()
     try:
         before = Model.open(released)
-        if artefact_sha256(released) != judged.bound_to[BOUND_ARTEFACT]:
+        if artefact_sha256(released) != judged.bound_to.get(BOUND_ARTEFACT):
             return [], f"Not comparable: {released} does not hold the model that was released"
         found = {NOMINAL: _nominal(before, frames, drives)}
     except FleetError as error:

@@ -69,9 +69,13 @@ class Roles:
         both = self._of(OFFLINE) & self._of(ONLINE)
         if both:
             raise _wrong(f"{min(both)} is in an offline role and in one of the channel's", "Take a key for each.")
+
+    def refuse_idle(self) -> Roles:
+        """The same. Raises FleetError for a key in no role, of what is proposed; a root that counts already may have some."""
         idle = self.keys.keys() - self._of(NAMES)
         if idle:
             raise _wrong(f"{min(idle)} has a key and is in no role", "Give them a role, or leave the key out.")
+        return self
 
     def _of(self, names: tuple[str, ...]) -> set[str]:
         return {holder for name in names for holder in self.roles[name].holders}
@@ -92,7 +96,7 @@ class Roles:
             return cls(
                 {name: _holding(document[name], name) for name in NAMES},
                 {holder: _key(path, holder, file) for holder, file in _entries(document["keys"])},
-            )
+            ).refuse_idle()
         except FleetError as error:
             error.where = error.where or str(path)
             raise

@@ -113,7 +113,7 @@ class Roots:
                 raise FleetError(
                     "No root is proposed", remedy="Propose one: `fleet keys propose`, `rotate` or `revoke`."
                 )
-            Roles.of(root.signed)  # what the holder was shown is all that it says
+            Roles.of(root.signed).refuse_idle()  # what the holder was shown is all that it says
             roots = [root.signed, *(known.signed for known in chain[-1:])]
             if not any(key.id in one.roles["root"].keyids for one in roots):
                 raise FleetError(

@@ -76,7 +76,7 @@ def _radar(axis: Any, scene: Scene) -> None:
     edge_rad = np.radians(radar.beam_deg) * (radar.beams / 2 - np.arange(radar.beams + 1))
     edge_m = np.arange(radar.bins + 1) * radar.bin_m
     across, ahead = -np.outer(edge_m, np.sin(edge_rad)), MOUNT_M + np.outer(edge_m, np.cos(edge_rad))
-    axis.pcolormesh(across, ahead, scene.radar(number)[..., 0], cmap="magma", vmin=20, vmax=160, rasterized=True)
+    axis.pcolormesh(across, ahead, scene.radar(number)[..., 0], cmap="magma", vmin=20, vmax=255, rasterized=True)
     for label in scene.labels(_EXPOSURE):
         axis.plot(-label.y_m, label.x_m, "+", color=_COLOURS[label.figure.class_name], markersize=5)
     _from_above(axis, "radar", "black")

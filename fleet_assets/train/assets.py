@@ -149,8 +149,9 @@ def model(context: dg.AssetExecutionContext, fleet: FleetResource, profile: Prof
         )
         # By what it is, so that no later one takes the place of one that was released.
         place = models / artefact_sha256(new)[:16]
-        if not place.exists():
-            os.replace(new, place)
+        if place.exists():
+            os.replace(place, Path(scratch, "old"))
+        os.replace(new, place)
     table = by_slice(detections(Model.open(place), validation), validation)
     shipped = {row["class"]: row for row in table if row["slice"] == "all"}
     run_id = Tracker(fleet.home).record(

@@ -206,9 +206,10 @@ def test_what_is_no_record_is_refused(content: str, record: Path) -> None:
 
 
 def test_a_verdict_that_counts_fewer_candidates_than_were_judged_is_refused(home: Home) -> None:
-    first, second = "1" * 64, "2" * 64
+    first, second, third = "1" * 64, "2" * 64, "3" * 64
+    count_candidate(home, third, ["elsewhere"])
     for artefact in (second, first):  # in the order in which they came
-        count_candidate(home, artefact, FOUND.drives[:1])
+        count_candidate(home, artefact, FOUND.drives)
 
     def judged(artefact: str, candidates: int) -> Record:
         bound_to = {"artefact_sha256": artefact}
@@ -220,11 +221,12 @@ def test_a_verdict_that_counts_fewer_candidates_than_were_judged_is_refused(home
     with pytest.raises(FleetError, match="counts 1 candidates, and 2 were judged"):
         refuse_fewer(home, judged(first, 1))
     with pytest.raises(FleetError, match="Nobody wrote down that 333"):
-        refuse_fewer(home, judged("3" * 64, 9))
-    # One that was judged before on other drives comes after those that were judged on these.
-    count_candidate(home, second, FOUND.drives)
-    with pytest.raises(FleetError, match="counts 1 candidates, and 2 were judged"):
-        refuse_fewer(home, judged(second, 1))
+        refuse_fewer(home, judged(third, 9))
+    count_candidate(home, second, ["elsewhere"])
+    refuse_fewer(home, judged(second, 1))
+    count_candidate(home, third, FOUND.drives)
+    with pytest.raises(FleetError, match="counts 1 candidates, and 3 were judged"):
+        refuse_fewer(home, judged(third, 1))
     candidates_file(home).unlink()
 
 
